@@ -1,0 +1,153 @@
+"""The task heads and their losses, forward. Each `f(...)` returns ``(y, cache)``; `tasks.py` puts them on the body."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .config import RobertaPreLayerNormConfig
+from .errors import InputError, InputWarning
+from .inputs import as_array, as_floats, as_integers
+from .layers import Rng
+from .ops.activations import gelu, tanh
+from .ops.dropout import dropout
+from .ops.linear import LinearCache, linear
+from .ops.losses import CrossEntropyCache, binary_cross_entropy, cross_entropy, mean_squared_error
+from .ops.normalization import LayerNormCache, layer_norm
+from .params import BASE_PREFIX, View
+
+IGNORE = -100
+
+
+def classifier_dropout(config: RobertaPreLayerNormConfig) -> float:
+    """The heads' own dropout probability, or else the body's."""
+    own = config.classifier_dropout
+    return config.hidden_dropout_prob if own is None else own
+
+
+class LMHeadCache(NamedTuple):
+    """What the backward needs."""
+
+    dense: LinearCache
+    activation: tuple[np.ndarray, ...]
+    norm: LayerNormCache
+    decoder: LinearCache
+
+
+def lm_head(p: View, hidden: np.ndarray, eps: float) -> tuple[np.ndarray, LMHeadCache]:
+    """LN(gelu(h W^T + b)) times the decoder, which is the word embedding where they are tied. (..., C) -> (..., V).
+
+    Always the exact gelu, whatever the feed-forward blocks use.
+    """
+    x, dense_cache = linear(hidden, *p.affine("lm_head.dense"))
+    x, activation_cache = gelu(x)
+    x, norm_cache = layer_norm(x, *p.affine("lm_head.layer_norm"), eps)
+    if "lm_head.decoder.weight" in p:
+        logits, decoder_cache = linear(x, *p.affine("lm_head.decoder"))
+    else:
+        logits, decoder_cache = linear(x, p[BASE_PREFIX + "embeddings.word_embeddings.weight"], p["lm_head.bias"])
+    return logits, LMHeadCache(dense_cache, activation_cache, norm_cache, decoder_cache)
+
+
+class ClassificationHeadCache(NamedTuple):
+    """What the backward needs."""
+
+    keep: np.ndarray | None
+    dense: LinearCache
+    activation: tuple[np.ndarray, ...]
+    keep_inner: np.ndarray | None
+    out_proj: LinearCache
+
+
+def classification_head(
+    p: View, hidden: np.ndarray, drop: float, rng: Rng = None
+) -> tuple[np.ndarray, ClassificationHeadCache]:
+    """A linear map of tanh of a linear map of row 0, dropout before each. (B, T, C) -> (B, K)."""
+    x, keep = dropout(hidden[:, 0], drop, rng)
+    x, dense_cache = linear(x, *p.affine("classifier.dense"))
+    x, activation_cache = tanh(x)
+    x, keep_inner = dropout(x, drop, rng)
+    logits, out_proj_cache = linear(x, *p.affine("classifier.out_proj"))
+    return logits, ClassificationHeadCache(keep, dense_cache, activation_cache, keep_inner, out_proj_cache)
+
+
+class LinearHeadCache(NamedTuple):
+    """What the backward needs."""
+
+    keep: np.ndarray | None
+    linear: LinearCache
+
+
+def linear_head(
+    p: View, name: str, hidden: np.ndarray, drop: float = 0.0, rng: Rng = None
+) -> tuple[np.ndarray, LinearHeadCache]:
+    """A linear map after dropout. (..., C) -> (..., K)."""
+    x, keep = dropout(hidden, drop, rng)
+    logits, linear_cache = linear(x, *p.affine(name))
+    return logits, LinearHeadCache(keep, linear_cache)
+
+
+def label_loss(
+    logits: np.ndarray, labels: Any, name: str = "labels", *, ignore: int = IGNORE, divisor: float | None = None
+) -> tuple[np.ndarray, CrossEntropyCache]:
+    """Cross entropy of logits (..., K) against integer labels (...), `ignore` not counted; NaN if none counts."""
+    classes = logits.shape[-1]
+    array = as_array(name, labels)
+    if array.shape != logits.shape[:-1]:
+        raise InputError(f"{name} has shape {array.shape}; logits of shape {logits.shape} need {logits.shape[:-1]}")
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be integers, but its dtype is {array.dtype}; convert it with .astype(int)")
+    counted = array != ignore
+    as_integers(name, np.where(counted, array, 0), classes, "the number of classes")
+    if not counted.any() and divisor is None:
+        warnings.warn(
+            f"all {name} are {ignore} (ignored): the mean loss over nothing is NaN", InputWarning, stacklevel=4
+        )
+    return cross_entropy(
+        logits.reshape(-1, classes), array.reshape(-1).astype(np.int64), ignore_index=ignore, divisor=divisor
+    )
+
+
+def next_token_labels(labels: np.ndarray) -> np.ndarray:
+    """Each position's label is the next one's; the last has none. (B, T) -> (B, T)."""
+    return np.concatenate([labels[:, 1:], np.full_like(labels[:, :1], IGNORE)], axis=1)
+
+
+def told_problem_type(classes: int, labels: np.ndarray) -> str:
+    """What kind of problem labels belong to: as transformers tells it from their number and type."""
+    if classes == 1:
+        return "regression"
+    return "single_label_classification" if labels.dtype in (np.int32, np.int64) else "multi_label_classification"
+
+
+def sequence_loss(logits: np.ndarray, labels: np.ndarray, problem_type: str) -> tuple[np.ndarray, Any]:
+    """The loss of a problem type; logits (B, K), labels (B,) or (B, K) -> a scalar."""
+    batch, classes = logits.shape
+    if problem_type == "single_label_classification":
+        return label_loss(logits, labels.reshape(-1) if labels.size == batch else labels)
+    if problem_type == "regression":
+        if classes == 1 and labels.size == batch:
+            labels = labels.reshape(batch, 1)
+        return mean_squared_error(logits, as_floats("labels", labels, (batch, classes), logits.dtype))
+    return binary_cross_entropy(logits, as_floats("labels", labels, (batch, classes), logits.dtype))
+
+
+def span_loss(
+    logits: np.ndarray, start_positions: Any, end_positions: Any
+) -> tuple[np.ndarray, tuple[CrossEntropyCache, CrossEntropyCache]]:
+    """Mean of the cross entropies of an answer's first and last token. logits (B, T, 2) -> a scalar.
+
+    Positions (B,) or (B, 1) are clamped to [0, T], and T itself does not count: an answer outside the text.
+    """
+    tokens = logits.shape[1]
+    losses, caches = [], []
+    for index, (name, value) in enumerate((("start_positions", start_positions), ("end_positions", end_positions))):
+        positions = as_array(name, value)
+        if positions.ndim == 2 and positions.shape[1] == 1:
+            positions = positions[:, 0]
+        loss, cache = label_loss(logits[..., index], np.clip(positions, 0, tokens), name, ignore=tokens)
+        losses.append(loss)
+        caches.append(cache)
+    return np.asarray((losses[0] + losses[1]) * 0.5, logits.dtype), (caches[0], caches[1])

@@ -1,0 +1,55 @@
+"""Losses: a scalar of the logits' dtype, as means over what counts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .activations import sigmoid
+
+
+class CrossEntropyCache(NamedTuple):
+    """What the backward needs."""
+
+    log_probs: np.ndarray  # (N, K)
+    labels: np.ndarray  # (N,)
+    counted: np.ndarray  # (N,) bool
+    divisor: float
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """x - log(sum(exp(x))) over the last axis, shifted by the maximum so that nothing overflows."""
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def cross_entropy(
+    logits: np.ndarray, labels: np.ndarray, ignore_index: int = -100, divisor: float | None = None
+) -> tuple[np.ndarray, CrossEntropyCache]:
+    """Mean of -log softmax(logits)[label] over the rows whose label is not `ignore_index`.
+
+    logits (N, K), labels (N,) -> a scalar. `divisor` replaces the number of rows (a sum over several batches).
+    With no row to count the mean is 0 / 0, NaN, as it is in torch.
+    """
+    log_probs = log_softmax(logits)  # (N, K)
+    counted = labels != ignore_index
+    picked = log_probs[np.flatnonzero(counted), labels[counted]]
+    total = float(counted.sum()) if divisor is None else float(divisor)
+    loss = -picked.sum() / np.asarray(total, logits.dtype) if total else np.asarray(np.nan, logits.dtype)
+    return np.asarray(loss, logits.dtype), CrossEntropyCache(log_probs, labels, counted, total)
+
+
+def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray]]:
+    """Mean of (x - target)^2 over all entries; x and target of one shape -> a scalar."""
+    difference = x - target
+    return np.asarray(np.square(difference).mean(), x.dtype), (difference,)
+
+
+def binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Mean of -t log s(x) - (1 - t) log(1 - s(x)), s the sigmoid, over all entries; one shape -> a scalar.
+
+    Written as max(x, 0) - x t + log(1 + exp(-|x|)), which is the same and never overflows.
+    """
+    terms = np.maximum(x, 0.0, dtype=x.dtype) - x * target + np.log1p(np.exp(-np.abs(x)))
+    return np.asarray(terms.mean(), x.dtype), (sigmoid(x), target)
