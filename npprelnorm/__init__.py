@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "RobertaPreLayerNormConfig": "config",
     "RobertaPreLayerNormModel": "model",
-    "RobertaPreLayerNormForCausalLM": "tasks",
-    "RobertaPreLayerNormForMaskedLM": "tasks",
-    "RobertaPreLayerNormForMultipleChoice": "tasks",
-    "RobertaPreLayerNormForQuestionAnswering": "tasks",
-    "RobertaPreLayerNormForSequenceClassification": "tasks",
-    "RobertaPreLayerNormForTokenClassification": "tasks",
+    "RobertaPreLayerNormForCausalLM": "language_models",
+    "RobertaPreLayerNormForMaskedLM": "language_models",
+    "RobertaPreLayerNormForMultipleChoice": "classifiers",
+    "RobertaPreLayerNormForQuestionAnswering": "classifiers",
+    "RobertaPreLayerNormForSequenceClassification": "classifiers",
+    "RobertaPreLayerNormForTokenClassification": "classifiers",
     "AutoConfig": "auto",
     "AutoModel": "auto",
     "AutoModelForCausalLM": "auto",
@@ -48,17 +48,19 @@ if TYPE_CHECKING:
     from .auto import AutoModelForSequenceClassification as AutoModelForSequenceClassification
     from .auto import AutoModelForTokenClassification as AutoModelForTokenClassification
     from .cache import KeyValueCache as KeyValueCache
+    from .classifiers import RobertaPreLayerNormForMultipleChoice as RobertaPreLayerNormForMultipleChoice
+    from .classifiers import RobertaPreLayerNormForQuestionAnswering as RobertaPreLayerNormForQuestionAnswering
+    from .classifiers import (
+        RobertaPreLayerNormForSequenceClassification as RobertaPreLayerNormForSequenceClassification,
+    )
+    from .classifiers import RobertaPreLayerNormForTokenClassification as RobertaPreLayerNormForTokenClassification
     from .config import RobertaPreLayerNormConfig as RobertaPreLayerNormConfig
     from .errors import NpprelnormError as NpprelnormError
     from .errors import NpprelnormWarning as NpprelnormWarning
+    from .language_models import RobertaPreLayerNormForCausalLM as RobertaPreLayerNormForCausalLM
+    from .language_models import RobertaPreLayerNormForMaskedLM as RobertaPreLayerNormForMaskedLM
     from .model import RobertaPreLayerNormModel as RobertaPreLayerNormModel
     from .pipelines import pipeline as pipeline
-    from .tasks import RobertaPreLayerNormForCausalLM as RobertaPreLayerNormForCausalLM
-    from .tasks import RobertaPreLayerNormForMaskedLM as RobertaPreLayerNormForMaskedLM
-    from .tasks import RobertaPreLayerNormForMultipleChoice as RobertaPreLayerNormForMultipleChoice
-    from .tasks import RobertaPreLayerNormForQuestionAnswering as RobertaPreLayerNormForQuestionAnswering
-    from .tasks import RobertaPreLayerNormForSequenceClassification as RobertaPreLayerNormForSequenceClassification
-    from .tasks import RobertaPreLayerNormForTokenClassification as RobertaPreLayerNormForTokenClassification
     from .tokenizer import Tokenizer as Tokenizer
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from .config import RobertaPreLayerNormConfig
-from .model import BodyModel, RobertaPreLayerNormModel
-from .tasks import (
-    RobertaPreLayerNormForCausalLM,
-    RobertaPreLayerNormForMaskedLM,
+from .classifiers import (
     RobertaPreLayerNormForMultipleChoice,
     RobertaPreLayerNormForQuestionAnswering,
     RobertaPreLayerNormForSequenceClassification,
     RobertaPreLayerNormForTokenClassification,
 )
+from .config import RobertaPreLayerNormConfig
+from .language_models import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
+from .model import BodyModel, RobertaPreLayerNormModel
 
 
 class AutoConfig:

@@ -70,17 +70,25 @@ class KeyValueCache:
                 f"past_key_values has {len(layers)} layers, this model has {config.num_hidden_layers}: "
                 "it is the cache of another model"
             )
-        checked = []
+        checked: list[LayerKeyValues] = []
         own_length = cross_length = None
         for index, layer in enumerate(layers):
-            key, value_, cross_key, cross_value = (None if a is None else np.asarray(a, dtype) for a in layer)
+            key, value_, cross_key, cross_value = (_floats(index, array, dtype) for array in layer)
             if key is None or value_ is None or (cross_key is None) != (cross_value is None):
                 raise InputError(f"layer {index} of past_key_values lacks its keys or its values")
-            if key.ndim != 4:
+            for array in (key, cross_key):
+                if array is not None and array.ndim != 4:
+                    raise InputError(
+                        f"the keys of layer {index} of past_key_values have shape {array.shape}; "
+                        "expected (batch, heads, tokens, head size)"
+                    )
+            if cross_key is not None and not config.add_cross_attention:
                 raise InputError(
-                    f"the keys of layer {index} of past_key_values have shape {key.shape}; "
-                    "expected (batch, heads, tokens, head size)"
+                    "past_key_values holds keys of an encoder, but this model has no cross-attention: "
+                    "it is the cache of another model"
                 )
+            if checked and (cross_key is None) != (checked[0].cross_key is None):
+                raise InputError(f"layers 0 and {index} of past_key_values: only one holds keys of an encoder")
             own_length = key.shape[2] if own_length is None else own_length
             cross_length = cross_key.shape[2] if cross_length is None and cross_key is not None else cross_length
             for name, array, length in (
@@ -97,3 +105,15 @@ class KeyValueCache:
                     )
             checked.append(LayerKeyValues(key, value_, cross_key, cross_value))
         return cls(checked)
+
+
+def _floats(index: int, value: Any, dtype: np.dtype[np.floating]) -> np.ndarray | None:
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"layer {index} of past_key_values holds a {type(value).__name__} that is no array of numbers")
+    return array.astype(dtype, copy=False)

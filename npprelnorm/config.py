@@ -104,10 +104,15 @@ class RobertaPreLayerNormConfig:
         if name == "num_labels":
             self._set_num_labels(value)
             return
+        if name not in self.__dataclass_fields__ and not hasattr(type(self), name):
+            self.extra[name] = value  # kept and saved like the unknown keys of a file
+            return
+        constructed = "num_labels" in self.__dict__
+        if constructed and name in ("id2label", "label2id") and value is None:
+            raise ConfigError(f"{name} is None; assign the whole mapping, or num_labels to rebuild both maps")
         check = CHECKS.get(name)
         object.__setattr__(self, name, check(name, value) if check else value)
-        if name == "id2label" and "num_labels" in self.__dict__ and value is not None:
-            # a later assignment: the other two follow
+        if constructed and name == "id2label":  # the other two follow
             object.__setattr__(self, "num_labels", len(self.id2label))
             object.__setattr__(self, "label2id", {label: index for index, label in self.id2label.items()})
 

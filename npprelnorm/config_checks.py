@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import numbers
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ def _fail(name: str, value: Any, allowed: str) -> ConfigError:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # NumPy's integers too
 
 
 def check_size(name: str, value: Any) -> int:
@@ -55,11 +56,12 @@ def _at_least_zero(name: str, value: Any) -> int:
 def _token_id(name: str, value: Any) -> int | None:
     if value is not None and (not _is_int(value) or value < 0):
         raise _fail(name, value, "an integer, 0 or more, or None")
-    return value
+    return None if value is None else int(value)
 
 
 def _number(name: str, value: Any) -> float:
-    if not (_is_int(value) or isinstance(value, float)) or not math.isfinite(value):
+    # NaN is no smaller than anything, and an integer that no float can hold is larger than all of them
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:  # type: ignore[operator]
         raise _fail(name, value, "a finite number")
     return float(value)
 

@@ -1,4 +1,7 @@
-"""The task heads and their losses, forward. Each `f(...)` returns ``(y, cache)``; `tasks.py` puts them on the body."""
+"""The task heads and their losses as pairs: `f(...) -> (y, cache)`, then `f_backward(dy, cache, g)`.
+
+`language_models.py` and `classifiers.py` put them on the body.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,21 @@ import numpy as np
 
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError, InputWarning
+from .gradients import GradientView
 from .inputs import as_array, as_floats, as_integers
 from .layers import Rng
-from .ops.activations import gelu, tanh
-from .ops.dropout import dropout
-from .ops.linear import LinearCache, linear
-from .ops.losses import CrossEntropyCache, binary_cross_entropy, cross_entropy, mean_squared_error
+from .ops.activations import gelu, gelu_backward, tanh, tanh_backward
+from .ops.dropout import DropoutCache, dropout, dropout_backward
+from .ops.linear import LinearCache, linear, linear_backward_input, linear_backward_params
+from .ops.losses import (
+    CrossEntropyCache,
+    binary_cross_entropy,
+    binary_cross_entropy_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    mean_squared_error,
+    mean_squared_error_backward,
+)
 from .ops.normalization import LayerNormCache, layer_norm
 from .params import BASE_PREFIX, View
 
@@ -27,6 +39,10 @@ def classifier_dropout(config: RobertaPreLayerNormConfig) -> float:
     return config.hidden_dropout_prob if own is None else own
 
 
+_TIED_DECODER = (BASE_PREFIX + "embeddings.word_embeddings.weight", "lm_head.bias")
+_OWN_DECODER = ("lm_head.decoder.weight", "lm_head.decoder.bias")
+
+
 class LMHeadCache(NamedTuple):
     """What the backward needs."""
 
@@ -36,7 +52,7 @@ class LMHeadCache(NamedTuple):
     decoder: LinearCache
 
 
-def lm_head(p: View, hidden: np.ndarray, eps: float) -> tuple[np.ndarray, LMHeadCache]:
+def lm_head(p: View, hidden: np.ndarray, eps: float, tied: bool) -> tuple[np.ndarray, LMHeadCache]:
     """LN(gelu(h W^T + b)) times the decoder, which is the word embedding where they are tied. (..., C) -> (..., V).
 
     Always the exact gelu, whatever the feed-forward blocks use.
@@ -44,20 +60,31 @@ def lm_head(p: View, hidden: np.ndarray, eps: float) -> tuple[np.ndarray, LMHead
     x, dense_cache = linear(hidden, *p.affine("lm_head.dense"))
     x, activation_cache = gelu(x)
     x, norm_cache = layer_norm(x, *p.affine("lm_head.layer_norm"), eps)
-    if "lm_head.decoder.weight" in p:
-        logits, decoder_cache = linear(x, *p.affine("lm_head.decoder"))
-    else:
-        logits, decoder_cache = linear(x, p[BASE_PREFIX + "embeddings.word_embeddings.weight"], p["lm_head.bias"])
+    weight, bias = _TIED_DECODER if tied else _OWN_DECODER
+    logits, decoder_cache = linear(x, p[weight], p[bias])
     return logits, LMHeadCache(dense_cache, activation_cache, norm_cache, decoder_cache)
+
+
+def lm_head_backward(dlogits: np.ndarray, cache: LMHeadCache, g: GradientView, tied: bool) -> np.ndarray:
+    """dhidden. A tied decoder adds to the word embeddings' gradient, the padding row included."""
+    weight, bias = _TIED_DECODER if tied else _OWN_DECODER
+    if g.wants(weight) or g.wants(bias):
+        dweight, dbias = linear_backward_params(dlogits, cache.decoder)
+        g.add(weight, dweight)
+        g.add(bias, dbias)
+    dx = linear_backward_input(dlogits, cache.decoder)
+    dx = g.norm("lm_head.layer_norm", dx, cache.norm)
+    dx = gelu_backward(dx, cache.activation)
+    return g.linear("lm_head.dense", dx, cache.dense)
 
 
 class ClassificationHeadCache(NamedTuple):
     """What the backward needs."""
 
-    keep: np.ndarray | None
+    dropped: DropoutCache | None
     dense: LinearCache
     activation: tuple[np.ndarray, ...]
-    keep_inner: np.ndarray | None
+    dropped_inner: DropoutCache | None
     out_proj: LinearCache
 
 
@@ -65,18 +92,26 @@ def classification_head(
     p: View, hidden: np.ndarray, drop: float, rng: Rng = None
 ) -> tuple[np.ndarray, ClassificationHeadCache]:
     """A linear map of tanh of a linear map of row 0, dropout before each. (B, T, C) -> (B, K)."""
-    x, keep = dropout(hidden[:, 0], drop, rng)
+    x, dropped = dropout(hidden[:, 0], drop, rng)
     x, dense_cache = linear(x, *p.affine("classifier.dense"))
     x, activation_cache = tanh(x)
-    x, keep_inner = dropout(x, drop, rng)
+    x, dropped_inner = dropout(x, drop, rng)
     logits, out_proj_cache = linear(x, *p.affine("classifier.out_proj"))
-    return logits, ClassificationHeadCache(keep, dense_cache, activation_cache, keep_inner, out_proj_cache)
+    return logits, ClassificationHeadCache(dropped, dense_cache, activation_cache, dropped_inner, out_proj_cache)
+
+
+def classification_head_backward(dlogits: np.ndarray, cache: ClassificationHeadCache, g: GradientView) -> np.ndarray:
+    """The gradient of row 0. (B, C)."""
+    dx = g.linear("classifier.out_proj", dlogits, cache.out_proj)
+    dx = tanh_backward(dropout_backward(dx, cache.dropped_inner), cache.activation)
+    dx = g.linear("classifier.dense", dx, cache.dense)
+    return dropout_backward(dx, cache.dropped)
 
 
 class LinearHeadCache(NamedTuple):
     """What the backward needs."""
 
-    keep: np.ndarray | None
+    dropped: DropoutCache | None
     linear: LinearCache
 
 
@@ -84,9 +119,14 @@ def linear_head(
     p: View, name: str, hidden: np.ndarray, drop: float = 0.0, rng: Rng = None
 ) -> tuple[np.ndarray, LinearHeadCache]:
     """A linear map after dropout. (..., C) -> (..., K)."""
-    x, keep = dropout(hidden, drop, rng)
+    x, dropped = dropout(hidden, drop, rng)
     logits, linear_cache = linear(x, *p.affine(name))
-    return logits, LinearHeadCache(keep, linear_cache)
+    return logits, LinearHeadCache(dropped, linear_cache)
+
+
+def linear_head_backward(dlogits: np.ndarray, cache: LinearHeadCache, g: GradientView, name: str) -> np.ndarray:
+    """dhidden. (..., K) -> (..., C)."""
+    return dropout_backward(g.linear(name, dlogits, cache.linear), cache.dropped)
 
 
 def label_loss(
@@ -110,8 +150,15 @@ def label_loss(
     )
 
 
+def label_loss_backward(dloss: np.ndarray, cache: CrossEntropyCache, shape: tuple[int, ...]) -> np.ndarray:
+    """dlogits, in their shape (..., K)."""
+    return cross_entropy_backward(dloss, cache).reshape(shape)
+
+
 def next_token_labels(labels: np.ndarray) -> np.ndarray:
     """Each position's label is the next one's; the last has none. (B, T) -> (B, T)."""
+    if labels.dtype.kind == "u":  # which cannot hold IGNORE
+        labels = labels.astype(np.int64)
     return np.concatenate([labels[:, 1:], np.full_like(labels[:, :1], IGNORE)], axis=1)
 
 
@@ -134,6 +181,15 @@ def sequence_loss(logits: np.ndarray, labels: np.ndarray, problem_type: str) -> 
     return binary_cross_entropy(logits, as_floats("labels", labels, (batch, classes), logits.dtype))
 
 
+def sequence_loss_backward(dloss: np.ndarray, cache: Any, problem_type: str) -> np.ndarray:
+    """dlogits (B, K)."""
+    if problem_type == "single_label_classification":
+        return cross_entropy_backward(dloss, cache)
+    if problem_type == "regression":
+        return mean_squared_error_backward(dloss, cache)
+    return binary_cross_entropy_backward(dloss, cache)
+
+
 def span_loss(
     logits: np.ndarray, start_positions: Any, end_positions: Any
 ) -> tuple[np.ndarray, tuple[CrossEntropyCache, CrossEntropyCache]]:
@@ -147,7 +203,17 @@ def span_loss(
         positions = as_array(name, value)
         if positions.ndim == 2 and positions.shape[1] == 1:
             positions = positions[:, 0]
-        loss, cache = label_loss(logits[..., index], np.clip(positions, 0, tokens), name, ignore=tokens)
+        if positions.dtype.kind not in "iu":
+            raise InputError(
+                f"{name} must be integers, but its dtype is {positions.dtype}; convert it with .astype(int)"
+            )
+        positions = np.clip(positions.astype(np.int64), 0, tokens)
+        loss, cache = label_loss(logits[..., index], positions, name, ignore=tokens)
         losses.append(loss)
         caches.append(cache)
     return np.asarray((losses[0] + losses[1]) * 0.5, logits.dtype), (caches[0], caches[1])
+
+
+def span_loss_backward(dloss: np.ndarray, cache: tuple[CrossEntropyCache, CrossEntropyCache]) -> np.ndarray:
+    """dlogits (B, T, 2): half of the loss comes from each end."""
+    return np.stack([cross_entropy_backward(dloss * 0.5, one) for one in cache], axis=-1)

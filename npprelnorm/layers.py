@@ -1,22 +1,24 @@
-"""One transformer layer and what it is made of, forward. Each `f(...)` returns ``(y, cache)``.
+"""One transformer layer and what it is made of: `f(...) -> (y, cache)`, then `f_backward(dy, cache, g) -> dx`.
 
-Parameters come as a `View` of the flat dict, so that a name here is the tail of a checkpoint name. Dropout happens
-only where a random generator is given.
+Parameters come as a `View` of the flat dict, so that a name here is the tail of a checkpoint name; the
+gradients of parameters go into `g`, a view of the same names. Dropout happens only where a random generator is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .cache import LayerKeyValues
 from .config import RobertaPreLayerNormConfig
+from .gradients import GradientView
 from .ops.activations import ACTIVATIONS
-from .ops.attention import AttentionCache, Relative, attention, merge_heads, split_heads
-from .ops.dropout import dropout
-from .ops.embedding import EmbeddingCache, embedding
+from .ops.attention import AttentionCache, Relative, attention, attention_backward, merge_heads, split_heads
+from .ops.dropout import DropoutCache, dropout, dropout_backward
+from .ops.embedding import EmbeddingCache, embedding, embedding_backward
 from .ops.linear import LinearCache, linear
 from .ops.normalization import LayerNormCache, layer_norm
 from .params import View
@@ -33,6 +35,19 @@ def pre_ln(
     return x + h, (norm_cache, f_cache)
 
 
+def pre_ln_backward(
+    f_backward: Callable[[np.ndarray, Any], np.ndarray],
+    dy: np.ndarray,
+    cache: tuple[LayerNormCache, Any],
+    g: GradientView,
+    norm: str,
+) -> np.ndarray:
+    """dx = dy + LN'(f'(dy)): what arrives at y reaches x untouched, and a second share comes through the block."""
+    norm_cache, f_cache = cache
+    du = f_backward(dy, f_cache)  # undoes f(u)
+    return dy + g.norm(norm, du, norm_cache)  # undoes LN, and joins the identity path
+
+
 class EmbeddingsCache(NamedTuple):
     """What the backward needs; None for a table that was not looked up."""
 
@@ -40,7 +55,7 @@ class EmbeddingsCache(NamedTuple):
     token_type: EmbeddingCache
     position: EmbeddingCache | None
     norm: LayerNormCache
-    keep: np.ndarray | None
+    dropped: DropoutCache | None
 
 
 def embeddings(
@@ -68,8 +83,24 @@ def embeddings(
         positions, position_cache = embedding(position_ids, p["position_embeddings.weight"])
         x = x + positions
     y, norm_cache = layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
-    y, keep = dropout(y, config.hidden_dropout_prob, rng)
-    return y, EmbeddingsCache(word_cache, type_cache, position_cache, norm_cache, keep)
+    y, dropped = dropout(y, config.hidden_dropout_prob, rng)
+    return y, EmbeddingsCache(word_cache, type_cache, position_cache, norm_cache, dropped)
+
+
+def embeddings_backward(dy: np.ndarray, cache: EmbeddingsCache, g: GradientView, padding_id: int | None) -> np.ndarray:
+    """Gradients of the three tables and the LayerNorm; returns that of the word vectors, (B, T, C).
+
+    The padding row of the word and position tables is never trained through a look-up, as in torch.
+    """
+    dx = g.norm("LayerNorm", dropout_backward(dy, cache.dropped), cache.norm)
+    for name, table_cache, padding in (
+        ("word_embeddings.weight", cache.word, padding_id),
+        ("position_embeddings.weight", cache.position, padding_id),
+        ("token_type_embeddings.weight", cache.token_type, None),
+    ):
+        if table_cache is not None and g.wants(name):
+            g.add(name, embedding_backward(dx, table_cache, padding))
+    return dx
 
 
 class AttentionBlockCache(NamedTuple):
@@ -80,7 +111,7 @@ class AttentionBlockCache(NamedTuple):
     value: LinearCache | None
     core: AttentionCache
     output: LinearCache
-    keep: np.ndarray | None
+    dropped: DropoutCache | None
 
 
 def self_attention(
@@ -107,8 +138,34 @@ def self_attention(
         q, k, v, mask, head_mask=head_mask, relative=relative, drop=config.attention_probs_dropout_prob, rng=rng
     )
     y, output_cache = linear(merge_heads(context), *p.affine("output.dense"))
-    y, keep = dropout(y, config.hidden_dropout_prob, rng)
-    return y, AttentionBlockCache(query_cache, key_cache, value_cache, core, output_cache, keep)
+    y, dropped = dropout(y, config.hidden_dropout_prob, rng)
+    return y, AttentionBlockCache(query_cache, key_cache, value_cache, core, output_cache, dropped)
+
+
+def _core_backward(
+    dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What both attentions share, down to the projections: dy (B, T, C) -> dq (B, T, C), dk and dv (B, S, C)."""
+    dcontext = g.linear("output.dense", dropout_backward(dy, cache.dropped), cache.output)
+    gradients = attention_backward(split_heads(dcontext, config.num_attention_heads), cache.core)
+    if gradients.dtable is not None:
+        g.add("self.distance_embedding.weight", gradients.dtable)
+    if gradients.dhead_mask is not None:
+        g.gradients.add_layer("head_mask", index, config.num_hidden_layers, gradients.dhead_mask.reshape(-1))
+    return merge_heads(gradients.dq), merge_heads(gradients.dk), merge_heads(gradients.dv)
+
+
+def self_attention_backward(
+    dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
+) -> np.ndarray:
+    """du: the sum of what comes back through the queries, the keys and the values. (B, T, C)."""
+    assert cache.key is not None, "the backward does not go through a key/value cache"
+    assert cache.value is not None
+    dq, dk, dv = _core_backward(dy, cache, g, config, index)
+    du = g.linear("self.query", dq, cache.query)
+    du += g.linear("self.key", dk, cache.key)
+    du += g.linear("self.value", dv, cache.value)
+    return du
 
 
 def cross_attention(
@@ -139,8 +196,24 @@ def cross_attention(
         k, v = split_heads(k, heads), split_heads(v, heads)  # (B, S, C) -> (B, H, S, D)
     context, core = attention(q, k, v, mask, head_mask=head_mask, drop=config.attention_probs_dropout_prob, rng=rng)
     y, output_cache = linear(merge_heads(context), *p.affine("output.dense"))
-    y, keep = dropout(y, config.hidden_dropout_prob, rng)
-    return y, AttentionBlockCache(query_cache, key_cache, value_cache, core, output_cache, keep)
+    y, dropped = dropout(y, config.hidden_dropout_prob, rng)
+    return y, AttentionBlockCache(query_cache, key_cache, value_cache, core, output_cache, dropped)
+
+
+def cross_attention_backward(
+    dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
+) -> np.ndarray:
+    """du through the queries (B, T, C); the keys' and values' share goes to the encoder's states (B, S, C)."""
+    assert cache.key is not None, "the backward does not go through a key/value cache"
+    assert cache.value is not None
+    dq, dk, dv = _core_backward(dy, cache, g, config, index)
+    if g.gradients.wants_input("encoder_hidden_states"):
+        g.gradients.add("encoder_hidden_states", g.linear("self.key", dk, cache.key))
+        g.gradients.add("encoder_hidden_states", g.linear("self.value", dv, cache.value))
+    else:
+        g.linear_params("self.key", dk, cache.key)
+        g.linear_params("self.value", dv, cache.value)
+    return g.linear("self.query", dq, cache.query)
 
 
 class FeedForwardCache(NamedTuple):
@@ -149,7 +222,7 @@ class FeedForwardCache(NamedTuple):
     inner: LinearCache
     activation: tuple[np.ndarray, ...]
     outer: LinearCache
-    keep: np.ndarray | None
+    dropped: DropoutCache | None
 
 
 def feed_forward(
@@ -157,10 +230,17 @@ def feed_forward(
 ) -> tuple[np.ndarray, FeedForwardCache]:
     """act(u W1^T + b1) W2^T + b2, each token by itself. (B, T, C) -> (B, T, F) -> (B, T, C)."""
     h, inner_cache = linear(u, *p.affine("intermediate.dense"))
-    a, activation_cache = ACTIVATIONS[config.hidden_act](h)
+    a, activation_cache = ACTIVATIONS[config.hidden_act][0](h)
     y, outer_cache = linear(a, *p.affine("output.dense"))
-    y, keep = dropout(y, config.hidden_dropout_prob, rng)
-    return y, FeedForwardCache(inner_cache, activation_cache, outer_cache, keep)
+    y, dropped = dropout(y, config.hidden_dropout_prob, rng)
+    return y, FeedForwardCache(inner_cache, activation_cache, outer_cache, dropped)
+
+
+def feed_forward_backward(dy: np.ndarray, cache: FeedForwardCache, g: GradientView, activation: str) -> np.ndarray:
+    """du. (B, T, C) -> (B, T, F) -> (B, T, C)."""
+    da = g.linear("output.dense", dropout_backward(dy, cache.dropped), cache.outer)
+    dh = ACTIVATIONS[activation][1](da, cache.activation)
+    return g.linear("intermediate.dense", dh, cache.inner)
 
 
 class LayerCache(NamedTuple):
@@ -222,3 +302,28 @@ def layer(
         chunk_caches.append(cache)
     y = chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
     return y, LayerCache(attention_cache, cross_cache, chunk_caches)
+
+
+def layer_backward(
+    dy: np.ndarray, cache: LayerCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
+) -> np.ndarray:
+    """dx, undoing the residual blocks last to first. `index` is the layer's own number."""
+    size = config.chunk_size_feed_forward or dy.shape[1]
+    chunks = [
+        pre_ln_backward(
+            lambda d, c: feed_forward_backward(d, c, g, config.hidden_act),
+            dy[:, start : start + size], chunk_cache, g, "intermediate.LayerNorm",
+        )
+        for start, chunk_cache in zip(range(0, dy.shape[1], size), cache.feed_forward, strict=True)
+    ]  # fmt: skip
+    dx = chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+    blocks = (
+        ("crossattention.", cache.cross, cross_attention_backward),
+        ("attention.", cache.attention, self_attention_backward),
+    )
+    for name, block_cache, f_backward in blocks:
+        if block_cache is not None:
+            here = g.at(name)
+            back = partial(f_backward, g=here, config=config, index=index)
+            dx = pre_ln_backward(back, dx, block_cache, here, "LayerNorm")
+    return dx

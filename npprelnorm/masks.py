@@ -62,7 +62,8 @@ def _additive(name: str, mask: np.ndarray, dtype: np.dtype[np.floating]) -> np.n
     if np.isnan(mask).any() or np.isposinf(mask).any():
         raise InputError(f"{name} holds NaN or +inf; values to add are finite, or -inf for what is not seen")
     limits = np.finfo(dtype)
-    return np.clip(mask, limits.min, limits.max).astype(dtype)
+    wide = mask.astype(np.promote_types(mask.dtype, dtype), copy=False)  # float16 could not hold the limits
+    return np.clip(wide, limits.min, limits.max).astype(dtype, copy=False)
 
 
 def attention_bias(

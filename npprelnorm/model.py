@@ -1,92 +1,83 @@
-"""The body: embeddings, the stack of layers, the final LayerNorm; and the model class without a head."""
+"""What the model classes share (running the body forward and backward), and the class without a head."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
-from .cache import KeyValueCache
+from .body import BodyCache, Recording, body, body_backward, first_layer_needed, pooler, pooler_backward
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError
-from .inputs import Inputs, prepare
-from .layers import embeddings, layer
-from .ops.activations import tanh
-from .ops.linear import LinearCache, linear
-from .ops.normalization import layer_norm
+from .gradients import Gradients, GradientView
+from .inputs import prepare
 from .outputs import BaseModelOutput, ModelOutput
-from .params import View
+from .params import Params, View
 from .pretrained import PreTrainedModel
 
 CONVENTIONS = ("v5", "v4")
 
-
-def body(
-    p: View,
-    config: RobertaPreLayerNormConfig,
-    inputs: Inputs,
-    *,
-    attentions: bool = False,
-    hidden_states: str | None = None,
-    use_cache: bool = False,
-) -> BaseModelOutput:
-    """Embeddings -> N layers -> final LayerNorm, keeping on the way what is asked for.
-
-    `hidden_states` is a convention: "v5" ends with the output of the final LayerNorm, "v4" with its input.
-    """
-    x, _ = embeddings(
-        p.at("embeddings."), config, inputs.input_ids, inputs.inputs_embeds, inputs.token_type_ids, inputs.position_ids
-    )
-    stream, own, crossed, key_values = [x], [], [], []
-    for index in range(config.num_hidden_layers):
-        here = p.at(f"encoder.layer.{index}.")
-        x, cache = layer(
-            x,
-            here,
-            config,
-            mask=inputs.bias,
-            head_mask=None if inputs.head_masks is None else inputs.head_masks[index],
-            relative=inputs.relative(here, config.position_embedding_type),
-            past=inputs.past[index] if inputs.past else None,
-            encoder_states=inputs.encoder_states,
-            encoder_mask=inputs.encoder_bias,
-        )
-        if hidden_states:
-            stream.append(x)
-        if attentions:
-            own.append(cache.attention[1].core.weights)
-            if cache.cross:
-                crossed.append(cache.cross[1].core.weights)
-        if use_cache:
-            key_values.append(cache.key_values())
-    last, _ = layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
-    if hidden_states == "v5":
-        stream[-1] = last
-    return BaseModelOutput(
-        last_hidden_state=last,
-        hidden_states=tuple(stream) if hidden_states else None,
-        past_key_values=KeyValueCache(key_values) if use_cache else None,
-        attentions=tuple(own) if attentions else None,
-        cross_attentions=tuple(crossed) if crossed else None,
-    )
+Cotangents = Mapping[str, Any]
 
 
-class PoolerCache(NamedTuple):
-    """What the backward needs."""
-
-    dense: LinearCache
-    activation: tuple[np.ndarray, ...]
-
-
-def pooler(p: View, hidden: np.ndarray) -> tuple[np.ndarray, PoolerCache]:
-    """tanh of a linear map of row 0. (B, T, C) -> (B, C)."""
-    h, dense_cache = linear(hidden[:, 0], *p.affine("pooler.dense"))
-    y, activation_cache = tanh(h)
-    return y, PoolerCache(dense_cache, activation_cache)
+def output_gradient(
+    d: Mapping[str, np.ndarray], logits_shape: tuple[int, ...], from_loss: np.ndarray | None
+) -> np.ndarray:
+    """Both shares of the logits' gradient: the one given, and the one that comes through the loss."""
+    parts = [part for part in (d.get("logits"), from_loss) if part is not None]
+    if not parts:
+        raise InputError("cotangents is empty; give an array for at least one field of the output")
+    return (parts[0] if len(parts) == 1 else parts[0] + parts[1]).reshape(logits_shape)
 
 
 class BodyModel(PreTrainedModel):
-    """What the model classes share: running the body on checked inputs."""
+    """What the model classes share: running the body on checked inputs, and its backward."""
+
+    def _view(self) -> View:
+        """The parameters of the body."""
+        return View(self.params, self.base_prefix)
+
+    @abstractmethod
+    def _forward(self, record: Recording | None, **arguments: Any) -> tuple[Any, Any]:
+        """The output, and with `record` what `_backward` needs."""
+
+    @abstractmethod
+    def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
+        """From gradients of the output's fields to those of everything that `g` wants."""
+
+    def _body(
+        self,
+        record: Recording | None,
+        *,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        hidden_states_convention: str = "v5",
+        **inputs: Any,
+    ) -> tuple[BaseModelOutput, BodyCache | None]:
+        if hidden_states_convention not in CONVENTIONS:
+            raise InputError(f"hidden_states_convention is {hidden_states_convention!r}; allowed: 'v5', 'v4'")
+        config = self.config
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if record is not None and inputs.get("past_key_values") is not None:
+            raise InputError(
+                "past_key_values is given, but gradients do not go through a cache; give all tokens at once"
+            )
+        return body(
+            self._view(),
+            config,
+            prepare(config, self.dtype, **inputs),
+            attentions=config.output_attentions if output_attentions is None else output_attentions,
+            hidden_states=hidden_states_convention if output_hidden_states else None,
+            use_cache=record is None and config.is_decoder and (config.use_cache if use_cache is None else use_cache),
+            record=record,
+        )
+
+    def _body_backward(self, dlast: np.ndarray, cache: BodyCache, g: Gradients) -> None:
+        body_backward(dlast, cache, self._view(), self.config, GradientView(g, self.base_prefix))
 
     def base(
         self,
@@ -145,12 +136,8 @@ class BodyModel(PreTrainedModel):
         InputError
             For inputs that do not fit the model or each other.
         """
-        if hidden_states_convention not in CONVENTIONS:
-            raise InputError(f"hidden_states_convention is {hidden_states_convention!r}; allowed: 'v5', 'v4'")
-        config = self.config
-        inputs = prepare(
-            config,
-            self.dtype,
+        output, _ = self._body(
+            None,
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -160,17 +147,116 @@ class BodyModel(PreTrainedModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            hidden_states_convention=hidden_states_convention,
         )
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        return body(
-            View(self.params, self.base_prefix),
-            config,
-            inputs,
-            attentions=config.output_attentions if output_attentions is None else output_attentions,
-            hidden_states=hidden_states_convention if output_hidden_states else None,
-            use_cache=config.is_decoder and (config.use_cache if use_cache is None else use_cache),
-        )
+        return output
+
+    def loss_and_grads(
+        self,
+        *,
+        rng: int | np.random.Generator | None = None,
+        frozen: Collection[str] = (),
+        input_grads: Collection[str] = (),
+        recompute: bool = False,
+        **inputs: Any,
+    ) -> tuple[Any, Params]:
+        """Run the model on labelled inputs, forward and backward.
+
+        Parameters
+        ----------
+        rng : int or numpy.random.Generator, optional
+            Source of dropout. Without it there is none, as in evaluation.
+        frozen : collection of str
+            Shell-style patterns of parameters that get no gradient, such as ``"roberta_prelayernorm.*"`` to train a
+            head only. The part of the backward that only they need is not run.
+        input_grads : collection of str
+            Inputs whose gradients are returned as well: ``"inputs_embeds"`` (B, T, C; those of the word vectors
+            where ids were given), ``"encoder_hidden_states"`` (B, E, C), ``"head_mask"`` (N, H).
+        recompute : bool
+            Keep only each layer's input and run its forward again in the backward: the same gradients from less
+            memory, at the price of one more forward.
+        **inputs
+            As for calling the model, the labels included.
+
+        Returns
+        -------
+        output
+            As from calling the model, without a key/value cache.
+        grads : dict of str to numpy.ndarray
+            The loss's gradient by each parameter that is not frozen, by the names and in the shapes of ``params``;
+            and those asked for by `input_grads`.
+
+        Raises
+        ------
+        InputError
+            Without labels, or for unusable inputs.
+        """
+
+        def of_the_loss(output: ModelOutput) -> Cotangents:
+            if "loss" not in output:
+                raise InputError("there is no loss without labels; give labels (or start_positions and end_positions)")
+            return {"loss": 1.0}
+
+        return self.vjp(of_the_loss, rng=rng, frozen=frozen, input_grads=input_grads, recompute=recompute, **inputs)
+
+    def vjp(
+        self,
+        cotangents: Cotangents | Callable[[Any], Cotangents],
+        *,
+        rng: int | np.random.Generator | None = None,
+        frozen: Collection[str] = (),
+        input_grads: Collection[str] = (),
+        recompute: bool = False,
+        **inputs: Any,
+    ) -> tuple[Any, Params]:
+        """Vector-Jacobian product: gradients of the sum of the outputs' fields times given arrays.
+
+        With it any loss can be trained: give its gradient by the logits.
+
+        Parameters
+        ----------
+        cotangents : mapping of str to array, or a function of the output that returns one
+            For each output field (``"logits"``, ``"loss"``, ``"last_hidden_state"``, ...) an array of its shape.
+        rng, frozen, input_grads, recompute, **inputs
+            As for `loss_and_grads`.
+
+        Returns
+        -------
+        output, grads
+            As from `loss_and_grads`.
+
+        Raises
+        ------
+        InputError
+            For a field that the output lacks or that has no backward, or an array of another shape.
+        """
+        g = Gradients(self.params, frozen, input_grads)
+        first = first_layer_needed(g, self.base_prefix, self.config.num_hidden_layers)
+        generator = None if rng is None else np.random.default_rng(rng)
+        output, cache = self._forward(Recording(first, generator, recompute), **inputs)
+        given = cotangents(output) if callable(cotangents) else cotangents
+        self._backward(self._checked(given, output), cache, g)
+        return output, g.finish()
+
+    def _checked(self, cotangents: Cotangents, output: ModelOutput) -> dict[str, np.ndarray]:
+        result = {}
+        for name, value in cotangents.items():
+            if name not in output or name not in self.differentiable:
+                have = [field for field in self.differentiable if field in output]
+                raise InputError(f"cotangents holds {name!r}; allowed for this output: {', '.join(have)}")
+            array = np.asarray(value, self.dtype)
+            if array.shape != output[name].shape:
+                raise InputError(
+                    f"the cotangent of {name} has shape {array.shape}; it must have the output's, {output[name].shape}"
+                )
+            result[name] = array
+        return result
+
+    # fields of the output that `vjp` takes cotangents of
+    differentiable: tuple[str, ...] = ("loss", "logits")
 
     def finish(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """The output itself, or a tuple where `return_dict` (or the configuration's) is False."""
@@ -215,7 +301,23 @@ class RobertaPreLayerNormModel(BodyModel):
         -------
         BaseModelOutput
         """
-        output = self.base(input_ids, attention_mask, **inputs)
-        if self.has_pooler:
-            output.pooler_output, _ = pooler(View(self.params, self.base_prefix), output.last_hidden_state)
+        output, _ = self._forward(None, input_ids=input_ids, attention_mask=attention_mask, **inputs)
         return self.finish(output, return_dict)
+
+    differentiable = ("last_hidden_state", "pooler_output")
+
+    def _forward(self, record: Recording | None, **arguments: Any) -> tuple[BaseModelOutput, Any]:
+        output, body_cache = self._body(record, **arguments)
+        pooler_cache = None
+        if self.has_pooler:
+            output.pooler_output, pooler_cache = pooler(self._view(), output.last_hidden_state)
+        return output, (body_cache, pooler_cache, output.last_hidden_state.shape)
+
+    def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
+        body_cache, pooler_cache, shape = cache
+        dlast = np.zeros(shape, self.dtype)
+        if "last_hidden_state" in d:
+            dlast += d["last_hidden_state"]
+        if "pooler_output" in d:
+            dlast[:, 0] += pooler_backward(d["pooler_output"], pooler_cache, GradientView(g))
+        self._body_backward(dlast, body_cache, g)

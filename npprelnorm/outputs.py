@@ -65,18 +65,18 @@ class BaseModelOutput(ModelOutput):
         After the final LayerNorm.
     pooler_output : (B, C), if the model has a pooler
         tanh of a linear map of row 0.
+    past_key_values : KeyValueCache, for decoders
     hidden_states : tuple of N + 1 arrays (B, T, C), if asked for
         The embeddings, then each layer's output. The last one is after the final LayerNorm (convention "v5") or
         before it (convention "v4").
-    past_key_values : KeyValueCache, for decoders
     attentions, cross_attentions : tuple of N arrays (B, H, T, S), if asked for
         Attention weights.
     """
 
     last_hidden_state: np.ndarray
     pooler_output: np.ndarray | None = None
-    hidden_states: Arrays | None = None
     past_key_values: KeyValueCache | None = None
+    hidden_states: Arrays | None = None
     attentions: Arrays | None = None
     cross_attentions: Arrays | None = None
 

@@ -27,12 +27,12 @@ def compute_dtype(dtype: Any) -> np.dtype[np.floating]:
         If it is neither float32 nor float64.
     """
     try:
-        result = np.dtype(dtype)
-    except TypeError:
-        result = None
-    if result is None or result.name not in DTYPES:
+        name = np.dtype(dtype).name if dtype is not None else None  # NumPy takes None for float64
+    except (TypeError, ValueError):
+        name = None
+    if name not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; allowed: 'float32', 'float64' (files may hold float16 or bfloat16)")
-    return result
+    return np.dtype(name)
 
 
 class PreTrainedModel:
@@ -126,6 +126,9 @@ class PreTrainedModel:
             f"{name} has shape {arrays[name].shape}, expected {shape}"
             for name, shape in shapes.items()
             if name in arrays and arrays[name].shape != shape
+        ]
+        problems += [
+            f"{n} has dtype {a.dtype}, expected numbers" for n, a in arrays.items() if a.dtype.kind not in "fiu"
         ]
         if problems:
             raise CheckpointMismatchError(f"the parameters do not fit {cls.__name__}: {'; '.join(problems)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .config import RobertaPreLayerNormConfig
+from .config_checks import check_size
 from .errors import InputError
 from .params import Params
 
@@ -26,6 +27,7 @@ def resized(
             raise InputError(f"{name} is {number!r}; allowed: an integer of 1 or more")
     if multiple is not None:
         size = -(-size // multiple) * multiple
+    check_size("vocab_size", size)
     pad = config.pad_token_id if config.pad_token_id is None or config.pad_token_id < size else None
     generator = None if mean_resizing and rng is None else np.random.default_rng(rng)
     result = dict(params)

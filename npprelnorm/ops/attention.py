@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .dropout import dropout
+from .dropout import DropoutCache, dropout, dropout_backward
 
 
 class Relative(NamedTuple):
@@ -18,16 +18,20 @@ class Relative(NamedTuple):
 
 
 class AttentionCache(NamedTuple):
-    """What the backward needs; `weights` are what `output_attentions` shows."""
+    """What the backward needs."""
 
     q: np.ndarray  # (B, H, T, D)
     k: np.ndarray  # (B, H, S, D)
     v: np.ndarray  # (B, H, S, D)
     probs: np.ndarray  # (B, H, T, S), the softmax
-    weights: np.ndarray  # (B, H, T, S), the softmax after dropout and head mask
-    keep: np.ndarray | None  # (B, H, T, S), the dropout's factors
+    dropped: DropoutCache | None
     head_mask: np.ndarray | None  # (H, 1, 1)
     relative: Relative | None
+
+    def weights(self) -> np.ndarray:
+        """What the values were weighted with, (B, H, T, S): the softmax after dropout and head mask."""
+        weights = dropout_backward(self.probs, self.dropped)  # the same elements as in the forward
+        return weights if self.head_mask is None else weights * self.head_mask
 
 
 def split_heads(x: np.ndarray, heads: int) -> np.ndarray:
@@ -69,6 +73,32 @@ def relative_scores(q: np.ndarray, k: np.ndarray, relative: Relative) -> np.ndar
     return scores
 
 
+def relative_scores_backward(
+    dscores: np.ndarray, q: np.ndarray, k: np.ndarray, relative: Relative
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """dq, dk (None where the keys do not count) and dtable. dscores (B, H, T, S).
+
+    A query meets each distance at most once (and so does a key), so undoing the look-up is an assignment.
+    """
+    distance = relative.distance
+    centre = relative.table.shape[0] // 2
+    lowest, highest = int(distance.min()), int(distance.max())
+    used = slice(centre + lowest, centre + highest + 1)
+    rows = relative.table[used]  # (R, D)
+    index = (distance - lowest)[None, None]  # (1, 1, T, S)
+    dtable = np.zeros_like(relative.table)
+
+    def undo(dlooked: np.ndarray, where: np.ndarray, x: np.ndarray) -> np.ndarray:
+        dproducts = np.zeros((*dlooked.shape[:3], rows.shape[0]), dlooked.dtype)  # of x @ rows^T
+        np.put_along_axis(dproducts, np.broadcast_to(where, dlooked.shape), dlooked, axis=-1)
+        dtable[used] += dproducts.reshape(-1, rows.shape[0]).T @ x.reshape(-1, x.shape[-1])
+        return dproducts @ rows
+
+    dq = undo(dscores, index, q)
+    dk = undo(dscores.swapaxes(2, 3), index.swapaxes(2, 3), k) if relative.with_keys else None
+    return dq, dk, dtable
+
+
 def attention(
     q: np.ndarray,
     k: np.ndarray,
@@ -94,7 +124,42 @@ def attention(
     if mask is not None:
         scores += mask
     probs = softmax(scores)
-    weights, keep = dropout(probs, drop, rng)
+    _, dropped = dropout(probs, drop, rng)
+    cache = AttentionCache(q, k, v, probs, dropped, head_mask, relative)
+    return cache.weights() @ v, cache
+
+
+class AttentionGradients(NamedTuple):
+    """Gradients of `attention`'s array arguments; those of arguments that were not given are None."""
+
+    dq: np.ndarray
+    dk: np.ndarray
+    dv: np.ndarray
+    dhead_mask: np.ndarray | None  # (H, 1, 1)
+    dtable: np.ndarray | None  # (2P - 1, D)
+
+
+def attention_backward(dy: np.ndarray, cache: AttentionCache) -> AttentionGradients:
+    """dq, dk, dv, and those of the head mask and the relative table. dy (B, H, T, D).
+
+    softmax: dscores = p * (dp - sum(dp * p)), so that a masked key, whose p is 0, gets nothing.
+    """
+    q, k, v, probs, dropped, head_mask, relative = cache
+    dweights = dy @ v.swapaxes(-1, -2)  # undoes weights @ v: (B, H, T, S)
+    dv = cache.weights().swapaxes(-1, -2) @ dy  # (B, H, S, D)
+    dhead_mask = None
     if head_mask is not None:
-        weights = weights * head_mask
-    return weights @ v, AttentionCache(q, k, v, probs, weights, keep, head_mask, relative)
+        dhead_mask = (dweights * dropout_backward(probs, dropped)).sum(axis=(0, 2, 3))[:, None, None]
+        dweights = dweights * head_mask
+    dscores = dropout_backward(dweights, dropped)
+    dscores = probs * (dscores - (dscores * probs).sum(axis=-1, keepdims=True))
+    dscores *= q.shape[-1] ** -0.5  # undoes scores *= D^-0.5
+    dq = dscores @ k  # (B, H, T, D)
+    dk = dscores.swapaxes(-1, -2) @ q  # (B, H, S, D)
+    dtable = None
+    if relative is not None:
+        dq_relative, dk_relative, dtable = relative_scores_backward(dscores, q, k, relative)
+        dq += dq_relative
+        if dk_relative is not None:
+            dk += dk_relative
+    return AttentionGradients(dq, dk, dv, dhead_mask, dtable)

@@ -20,3 +20,26 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
     y = x.reshape(-1, x.shape[-1]) @ weight.T  # (rows, in) -> (rows, out)
     y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0]), LinearCache(x, weight)
+
+
+def linear_backward(dy: np.ndarray, cache: LinearCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dx = dy W, dweight = dy^T x, dbias = sum of dy over the rows. dy (..., out) -> (..., in), (out, in), (out,)."""
+    return linear_backward_input(dy, cache), *linear_backward_params(dy, cache)
+
+
+def linear_backward_input(dy: np.ndarray, cache: LinearCache) -> np.ndarray:
+    """dx = dy W alone, where the weights are frozen."""
+    dx = dy.reshape(-1, dy.shape[-1]) @ cache.weight  # (rows, out) -> (rows, in)
+    return dx.reshape(cache.x.shape)
+
+
+def linear_backward_params(dy: np.ndarray, cache: LinearCache) -> tuple[np.ndarray, np.ndarray]:
+    """dweight = dy^T x and dbias alone, where nothing below wants dx."""
+    rows = dy.reshape(-1, dy.shape[-1])
+    return rows.T @ cache.x.reshape(-1, cache.x.shape[-1]), sum_rows(rows)  # (out, in), (out,)
+
+
+def sum_rows(x: np.ndarray) -> np.ndarray:
+    """Sum over all axes but the last, as a product with ones: BLAS adds in blocks, faster and with less rounding."""
+    rows = x.reshape(-1, x.shape[-1])
+    return np.ones(rows.shape[0], x.dtype) @ rows

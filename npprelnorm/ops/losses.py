@@ -40,10 +40,27 @@ def cross_entropy(
     return np.asarray(loss, logits.dtype), CrossEntropyCache(log_probs, labels, counted, total)
 
 
+def cross_entropy_backward(dloss: np.ndarray, cache: CrossEntropyCache) -> np.ndarray:
+    """dlogits = (softmax - onehot) / divisor * dloss in the rows that count, 0 in the others. (N, K)."""
+    log_probs, labels, counted, divisor = cache
+    rows = np.flatnonzero(counted)
+    dlogits = np.zeros_like(log_probs)
+    dlogits[rows] = np.exp(log_probs[rows])
+    dlogits[rows, labels[rows]] -= 1.0
+    dlogits *= dloss / np.asarray(divisor, dlogits.dtype) if divisor else np.asarray(np.nan, dlogits.dtype)
+    return dlogits
+
+
 def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray]]:
     """Mean of (x - target)^2 over all entries; x and target of one shape -> a scalar."""
     difference = x - target
     return np.asarray(np.square(difference).mean(), x.dtype), (difference,)
+
+
+def mean_squared_error_backward(dloss: np.ndarray, cache: tuple[np.ndarray]) -> np.ndarray:
+    """dx = 2 (x - target) / count * dloss."""
+    (difference,) = cache
+    return difference * (dloss * (2.0 / difference.size))
 
 
 def binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -53,3 +70,9 @@ def binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray,
     """
     terms = np.maximum(x, 0.0, dtype=x.dtype) - x * target + np.log1p(np.exp(-np.abs(x)))
     return np.asarray(terms.mean(), x.dtype), (sigmoid(x), target)
+
+
+def binary_cross_entropy_backward(dloss: np.ndarray, cache: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """dx = (s(x) - target) / count * dloss."""
+    probability, target = cache
+    return (probability - target) * (dloss * (1.0 / target.size))

@@ -1,0 +1,180 @@
+"""The body: embeddings, the stack of layers, the final LayerNorm; and the pooler. Forward, then backward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .cache import KeyValueCache
+from .config import RobertaPreLayerNormConfig
+from .gradients import Gradients, GradientView
+from .inputs import Inputs
+from .layers import EmbeddingsCache, LayerCache, embeddings, embeddings_backward, layer, layer_backward
+from .ops.activations import tanh, tanh_backward
+from .ops.linear import LinearCache, linear
+from .ops.normalization import LayerNormCache, layer_norm
+from .outputs import BaseModelOutput
+from .params import View
+
+
+class Recording(NamedTuple):
+    """What a forward keeps for a backward.
+
+    Attributes
+    ----------
+    first_layer : int
+        Layers from here on are kept; -1: the embeddings too; the number of layers or more: nothing is.
+    rng : numpy.random.Generator, optional
+        Dropout happens where there is one.
+    recompute : bool
+        Keep each layer's input only, and run its forward again in the backward (Chen et al. 2016, arXiv:1604.06174).
+    """
+
+    first_layer: int
+    rng: np.random.Generator | None = None
+    recompute: bool = False
+
+
+class LayerInput(NamedTuple):
+    """What is kept of a layer whose forward will run again."""
+
+    x: np.ndarray  # (B, T, C)
+    seed: int | None  # of its dropout
+
+
+class BodyCache(NamedTuple):
+    """What the backward needs."""
+
+    inputs: Inputs
+    embeddings: EmbeddingsCache | None
+    first_layer: int
+    layers: list[LayerCache | LayerInput]  # from first_layer on
+    norm: LayerNormCache | None
+
+
+def _run_layer(
+    x: np.ndarray, p: View, config: RobertaPreLayerNormConfig, inputs: Inputs, index: int, seed: int | None
+) -> tuple[np.ndarray, LayerCache]:
+    here = p.at(f"encoder.layer.{index}.")
+    return layer(
+        x,
+        here,
+        config,
+        mask=inputs.bias,
+        head_mask=None if inputs.head_masks is None else inputs.head_masks[index],
+        relative=inputs.relative(here, config.position_embedding_type),
+        past=inputs.past[index] if inputs.past else None,
+        encoder_states=inputs.encoder_states,
+        encoder_mask=inputs.encoder_bias,
+        rng=None if seed is None else np.random.default_rng(seed),
+    )
+
+
+def body(
+    p: View,
+    config: RobertaPreLayerNormConfig,
+    inputs: Inputs,
+    *,
+    attentions: bool = False,
+    hidden_states: str | None = None,
+    use_cache: bool = False,
+    record: Recording | None = None,
+) -> tuple[BaseModelOutput, BodyCache | None]:
+    """Embeddings -> N layers -> final LayerNorm, keeping on the way what is asked for.
+
+    `hidden_states` is a convention: "v5" ends with the output of the final LayerNorm, "v4" with its input. Without
+    `record` nothing is kept for a backward.
+    """
+    count = config.num_hidden_layers
+    first, rng, recompute = record or Recording(count + 1)
+    # each layer has a generator of its own, so that its dropout can be drawn again
+    seeds: list[int | None] = [None] * count if rng is None else [int(n) for n in rng.integers(1 << 62, size=count)]
+    x, embeddings_cache = embeddings(
+        p.at("embeddings."),
+        config,
+        inputs.input_ids,
+        inputs.inputs_embeds,
+        inputs.token_type_ids,
+        inputs.position_ids,
+        rng,
+    )
+    stream, own, crossed, key_values = [x], [], [], []
+    caches: list[LayerCache | LayerInput] = []
+    for index, seed in enumerate(seeds):
+        y, cache = _run_layer(x, p, config, inputs, index, seed)
+        if index >= first:
+            caches.append(LayerInput(x, seed) if recompute else cache)
+        if hidden_states:
+            stream.append(y)
+        if attentions:
+            own.append(cache.attention[1].core.weights())
+            if cache.cross:
+                crossed.append(cache.cross[1].core.weights())
+        if use_cache:
+            key_values.append(cache.key_values())
+        x = y
+    last, norm_cache = layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
+    if hidden_states == "v5":
+        stream[-1] = last
+    output = BaseModelOutput(
+        last_hidden_state=last,
+        hidden_states=tuple(stream) if hidden_states else None,
+        past_key_values=KeyValueCache(key_values) if use_cache else None,
+        attentions=tuple(own) if attentions else None,
+        cross_attentions=tuple(crossed) if crossed else None,
+    )
+    if record is None:
+        return output, None
+    kept = embeddings_cache if first < 0 else None
+    return output, BodyCache(inputs, kept, max(first, 0), caches, norm_cache if first <= count else None)
+
+
+def body_backward(
+    dlast: np.ndarray, cache: BodyCache, p: View, config: RobertaPreLayerNormConfig, g: GradientView
+) -> None:
+    """Down the stack, as far as anything was kept. dlast (B, T, C) is the gradient of the last hidden state."""
+    if cache.norm is None:
+        return
+    dx = g.norm("LayerNorm", dlast, cache.norm)
+    caches = list(cache.layers)
+    for index in reversed(range(cache.first_layer, config.num_hidden_layers)):
+        kept = caches.pop()  # given back as soon as it is used
+        if isinstance(kept, LayerInput):
+            _, kept = _run_layer(kept.x, p, config, cache.inputs, index, kept.seed)
+        dx = layer_backward(dx, kept, g.at(f"encoder.layer.{index}."), config, index)
+    if cache.embeddings is not None:
+        dwords = embeddings_backward(dx, cache.embeddings, g.at("embeddings."), config.pad_token_id)
+        g.gradients.add("inputs_embeds", dwords)
+
+
+class PoolerCache(NamedTuple):
+    """What the backward needs."""
+
+    dense: LinearCache
+    activation: tuple[np.ndarray, ...]
+
+
+def pooler(p: View, hidden: np.ndarray) -> tuple[np.ndarray, PoolerCache]:
+    """tanh of a linear map of row 0. (B, T, C) -> (B, C)."""
+    h, dense_cache = linear(hidden[:, 0], *p.affine("pooler.dense"))
+    y, activation_cache = tanh(h)
+    return y, PoolerCache(dense_cache, activation_cache)
+
+
+def pooler_backward(dy: np.ndarray, cache: PoolerCache, g: GradientView) -> np.ndarray:
+    """The gradient of row 0. (B, C)."""
+    dh = tanh_backward(dy, cache.activation)
+    return g.linear("pooler.dense", dh, cache.dense)
+
+
+def first_layer_needed(g: Gradients, prefix: str, layers: int) -> int:
+    """The lowest layer that a backward has to reach (see `Recording.first_layer`), given what is trained."""
+    if g.wants_any(prefix + "embeddings.") or g.wants_input("inputs_embeds"):
+        return -1
+    if g.wants_input("encoder_hidden_states") or g.wants_input("head_mask"):
+        return 0
+    for index in range(layers):
+        if g.wants_any(f"{prefix}encoder.layer.{index}."):
+            return index
+    return layers if g.wants_any(prefix + "LayerNorm.") else layers + 1

@@ -1,0 +1,197 @@
+"""The model classes with a language-model head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .body import Recording
+from .config import RobertaPreLayerNormConfig
+from .errors import InputError, InputWarning
+from .gradients import Gradients, GradientView
+from .heads import label_loss, label_loss_backward, lm_head, lm_head_backward, next_token_labels
+from .inputs import as_array, as_floats
+from .model import BodyModel, output_gradient
+from .outputs import CausalLMOutput, MaskedLMOutput
+from .params import Shapes, View, linear_shapes, norm_shapes
+
+
+class LMModel(BodyModel):
+    """What the two language models share: the LM head."""
+
+    @classmethod
+    def head_shapes(cls, config: RobertaPreLayerNormConfig) -> Shapes:
+        """Names and shapes of the LM head; a tied one has no decoder of its own."""
+        width, vocabulary = config.hidden_size, config.vocab_size
+        shapes = linear_shapes("lm_head.dense", width, width) | norm_shapes("lm_head.layer_norm", width)
+        shapes["lm_head.bias"] = (vocabulary,)
+        if not config.tie_word_embeddings:
+            shapes |= linear_shapes("lm_head.decoder", width, vocabulary)
+        return shapes
+
+    def lm_head(self, hidden: Any) -> np.ndarray:
+        """Logits of any rows of the body's last hidden state.
+
+        Parameters
+        ----------
+        hidden : floats (..., C)
+            For example only the rows of the masked tokens: the vocabulary projection is the most expensive step.
+
+        Returns
+        -------
+        numpy.ndarray, (..., V)
+        """
+        array = as_array("hidden", hidden)
+        width = array.shape[-1] if array.ndim else 0
+        rows = as_floats("hidden", array.reshape(-1, width), (None, self.config.hidden_size), self.dtype)
+        logits, _ = self._lm_head(rows)
+        return logits.reshape(*array.shape[:-1], self.config.vocab_size)
+
+    def _lm_head(self, hidden: np.ndarray) -> tuple[np.ndarray, Any]:
+        return lm_head(View(self.params), hidden, self.config.layer_norm_eps, self.config.tie_word_embeddings)
+
+    def _lm_head_backward(self, dlogits: np.ndarray, cache: Any, g: Gradients) -> np.ndarray:
+        return lm_head_backward(dlogits, cache, GradientView(g), self.config.tie_word_embeddings)
+
+
+class RobertaPreLayerNormForMaskedLM(LMModel):
+    """The body with a language-model head over every token."""
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        *,
+        labels: Any = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Run the model; further arguments as for `base`.
+
+        Parameters
+        ----------
+        labels : integers (B, T), optional
+            The true ids; -100 where a token does not count. The loss is the mean cross entropy over the others.
+
+        Returns
+        -------
+        MaskedLMOutput
+        """
+        output, _ = self._forward(None, labels, input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        return self.finish(output, return_dict)
+
+    def _forward(self, record: Recording | None, labels: Any = None, **inputs: Any) -> tuple[MaskedLMOutput, Any]:
+        out, body_cache = self._body(record, **inputs)
+        logits, head_cache = self._lm_head(out.last_hidden_state)
+        loss, loss_cache = (None, None) if labels is None else label_loss(logits, labels)
+        output = MaskedLMOutput(loss, logits, out.hidden_states, out.attentions)
+        return output, (body_cache, head_cache, loss_cache, logits.shape)
+
+    def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
+        body_cache, head_cache, loss_cache, shape = cache
+        from_loss = label_loss_backward(d["loss"], loss_cache, shape) if "loss" in d else None
+        dhidden = self._lm_head_backward(output_gradient(d, shape, from_loss), head_cache, g)
+        self._body_backward(dhidden, body_cache, g)
+
+
+class RobertaPreLayerNormForCausalLM(LMModel):
+    """The body as a decoder, with a language-model head that predicts the next token."""
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        *,
+        labels: Any = None,
+        logits_to_keep: Any = 0,
+        num_items_in_batch: float | None = None,
+        shift_labels: Any = None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Run the model; further arguments as for `base`.
+
+        Parameters
+        ----------
+        labels : integers (B, T), optional
+            The ids themselves (-100 where one does not count): each position is scored on the next one's label.
+            With labels no cache is returned.
+        logits_to_keep : int or integers (K,), optional
+            Only the last so many positions, or the positions named, get logits (and a loss); 0 means all.
+        num_items_in_batch : float, optional
+            Divisor of the summed loss in place of the number of labels, for batches that are parts of a larger one.
+        shift_labels : integers (B, T), optional
+            Labels that are already shifted by one, used in place of `labels` (which must be given too).
+
+        Returns
+        -------
+        CausalLMOutput
+        """
+        output, _ = self._forward(
+            None,
+            labels,
+            logits_to_keep,
+            num_items_in_batch,
+            shift_labels,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            use_cache=False if labels is not None else use_cache,
+            **inputs,
+        )
+        return self.finish(output, return_dict)
+
+    def _forward(
+        self,
+        record: Recording | None,
+        labels: Any = None,
+        logits_to_keep: Any = 0,
+        num_items_in_batch: float | None = None,
+        shift_labels: Any = None,
+        **inputs: Any,
+    ) -> tuple[CausalLMOutput, Any]:
+        if not self.config.is_decoder:
+            warnings.warn(
+                "this RobertaPreLayerNormForCausalLM is no decoder: every token sees those after it; for a "
+                "left-to-right model load it with is_decoder=True",
+                InputWarning,
+                stacklevel=3,
+            )
+        out, body_cache = self._body(record, **inputs)
+        kept = _kept_positions(out.last_hidden_state.shape[1], logits_to_keep)
+        logits, head_cache = self._lm_head(out.last_hidden_state[:, kept])  # (B, T, C) -> (B, K, V)
+        loss, loss_cache = None, None
+        if labels is not None:
+            if shift_labels is None:
+                own = as_array("labels", labels)
+                shift_labels = next_token_labels(own) if own.ndim == 2 else own
+            loss, loss_cache = label_loss(logits, shift_labels, divisor=num_items_in_batch)
+        output = CausalLMOutput(
+            loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions
+        )
+        return output, (body_cache, head_cache, loss_cache, logits.shape, kept, out.last_hidden_state.shape)
+
+    def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
+        body_cache, head_cache, loss_cache, shape, kept, hidden_shape = cache
+        from_loss = label_loss_backward(d["loss"], loss_cache, shape) if "loss" in d else None
+        dkept = self._lm_head_backward(output_gradient(d, shape, from_loss), head_cache, g)
+        dhidden = np.zeros(hidden_shape, self.dtype)
+        np.add.at(dhidden.swapaxes(0, 1), kept, dkept.swapaxes(0, 1))  # a position may be kept twice
+        self._body_backward(dhidden, body_cache, g)
+
+
+def _kept_positions(tokens: int, keep: Any) -> np.ndarray:
+    """The last `keep` positions (0: all), or those of an index array, which may count from the end."""
+    if isinstance(keep, int) and not isinstance(keep, bool):
+        if keep < 0:
+            raise InputError(f"logits_to_keep is {keep}; allowed: 0 (all), a number of positions, or their indices")
+        return np.arange(tokens)[-keep if keep else None :]
+    index = as_array("logits_to_keep", keep)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or ((index < -tokens) | (index >= tokens)).any():
+        raise InputError(
+            f"logits_to_keep is {keep!r}; allowed: 0 (all), a number of positions, or indices below {tokens}"
+        )
+    return index
