@@ -48,6 +48,14 @@ class TokenizerError(NpprelnormError, ValueError):
     """A tokenizer file cannot be used, or a text cannot be tokenized as asked."""
 
 
+class DataError(NpprelnormError, ValueError):
+    """A training or evaluation file has a line that cannot be used; the message has its number."""
+
+
+class TrainingError(NpprelnormError, ArithmeticError):
+    """A training run cannot go on; the message names the step, the batch and the first bad tensor."""
+
+
 class NpprelnormWarning(UserWarning):
     """Base of all warnings of this package."""
 

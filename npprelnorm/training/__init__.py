@@ -1,0 +1,1 @@
+"""Training without autodiff: masking, batches, AdamW, schedules, and a loop that survives being killed."""
