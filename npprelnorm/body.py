@@ -137,9 +137,8 @@ def body_backward(
     if cache.norm is None:
         return
     dx = g.norm("LayerNorm", dlast, cache.norm)
-    caches = list(cache.layers)
     for index in reversed(range(cache.first_layer, config.num_hidden_layers)):
-        kept = caches.pop()  # given back as soon as it is used
+        kept = cache.layers.pop()  # its memory is given back as soon as it is used, so a cache serves one backward
         if isinstance(kept, LayerInput):
             _, kept = _run_layer(kept.x, p, config, cache.inputs, index, kept.seed)
         dx = layer_backward(dx, kept, g.at(f"encoder.layer.{index}."), config, index)

@@ -76,9 +76,9 @@ class RobertaPreLayerNormForSequenceClassification(BodyModel):
         loss, loss_cache = None, None
         if labels is not None:
             array = as_array("labels", labels)
-            if self.config.problem_type is None:
-                self.config.problem_type = told_problem_type(logits.shape[-1], array)
-            loss, loss_cache = sequence_loss(logits, array, self.config.problem_type)
+            problem_type = self.config.problem_type or told_problem_type(logits.shape[-1], array)
+            loss, loss_cache = sequence_loss(logits, array, problem_type)
+            self.config.problem_type = problem_type  # only now: labels that do not fit shall not decide it
         output = ClassifierOutput(loss, logits, out.hidden_states, out.attentions)
         return output, (body_cache, head_cache, loss_cache, logits.shape, hidden.shape)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import numbers
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -60,10 +61,13 @@ def _token_id(name: str, value: Any) -> int | None:
 
 
 def _number(name: str, value: Any) -> float:
-    # NaN is no smaller than anything, and an integer that no float can hold is larger than all of them
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:  # type: ignore[operator]
+    number = math.nan
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer that no float can hold
+            number = float(value)
+    if not math.isfinite(number):
         raise _fail(name, value, "a finite number")
-    return float(value)
+    return number
 
 
 def _probability(name: str, value: Any) -> float:
@@ -153,7 +157,7 @@ def _label2id(name: str, value: Any) -> dict[str, int] | None:
         return None
     if not isinstance(value, dict) or not all(isinstance(k, str) and _is_int(v) for k, v in value.items()):
         raise _fail(name, value, "a mapping of label names to integers")
-    return dict(value)
+    return {label: int(index) for label, index in value.items()}
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {

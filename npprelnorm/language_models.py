@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -45,8 +46,10 @@ class LMModel(BodyModel):
         numpy.ndarray, (..., V)
         """
         array = as_array("hidden", hidden)
-        width = array.shape[-1] if array.ndim else 0
-        rows = as_floats("hidden", array.reshape(-1, width), (None, self.config.hidden_size), self.dtype)
+        width = self.config.hidden_size
+        if array.shape[-1:] != (width,):
+            raise InputError(f"hidden has shape {array.shape}; expected (..., {width})")
+        rows = as_floats("hidden", array.reshape(-1, width), (None, width), self.dtype)
         logits, _ = self._lm_head(rows)
         return logits.reshape(*array.shape[:-1], self.config.vocab_size)
 
@@ -168,7 +171,7 @@ class RobertaPreLayerNormForCausalLM(LMModel):
             if shift_labels is None:
                 own = as_array("labels", labels)
                 shift_labels = next_token_labels(own) if own.ndim == 2 else own
-            loss, loss_cache = label_loss(logits, shift_labels, divisor=num_items_in_batch)
+            loss, loss_cache = label_loss(logits, shift_labels, divisor=_item_count(num_items_in_batch))
         output = CausalLMOutput(
             loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions
         )
@@ -183,15 +186,31 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         self._body_backward(dhidden, body_cache, g)
 
 
+def _item_count(value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0.0 < number < math.inf:
+        raise InputError(f"num_items_in_batch is {value!r}; allowed: a number above 0")
+    return number
+
+
 def _kept_positions(tokens: int, keep: Any) -> np.ndarray:
     """The last `keep` positions (0: all), or those of an index array, which may count from the end."""
-    if isinstance(keep, int) and not isinstance(keep, bool):
+    if isinstance(keep, int | np.integer) and not isinstance(keep, bool):
         if keep < 0:
             raise InputError(f"logits_to_keep is {keep}; allowed: 0 (all), a number of positions, or their indices")
         return np.arange(tokens)[-keep if keep else None :]
     index = as_array("logits_to_keep", keep)
-    if index.ndim != 1 or index.dtype.kind not in "iu" or ((index < -tokens) | (index >= tokens)).any():
+    if index.ndim != 1 or index.dtype.kind not in "iu":
         raise InputError(
-            f"logits_to_keep is {keep!r}; allowed: 0 (all), a number of positions, or indices below {tokens}"
+            f"logits_to_keep has shape {index.shape} and dtype {index.dtype}; allowed: 0 (all), a number of positions, "
+            "or a list of their indices"
         )
+    outside = index[(index < -tokens) | (index >= tokens)]
+    if outside.size:
+        raise InputError(f"logits_to_keep holds {outside[0]}; allowed: {-tokens} to {tokens - 1} ({tokens} tokens)")
     return index

@@ -40,6 +40,10 @@ class BodyModel(PreTrainedModel):
         return View(self.params, self.base_prefix)
 
     @abstractmethod
+    def __call__(self, input_ids: Any = None, attention_mask: Any = None, **inputs: Any) -> Any:
+        """Run the model."""
+
+    @abstractmethod
     def _forward(self, record: Recording | None, **arguments: Any) -> tuple[Any, Any]:
         """The output, and with `record` what `_backward` needs."""
 

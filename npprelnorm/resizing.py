@@ -35,7 +35,7 @@ def resized(
         if name.endswith(_TABLES):
             result[name] = _resize_rows(value, size, config, mean_resizing, generator)
         elif name.endswith(_BIASES):
-            result[name] = _resize_bias(value, size, mean_resizing)
+            result[name] = _resize_bias(value, size, mean_resizing and not config.tie_word_embeddings)
     return result, size, pad
 
 
@@ -63,8 +63,9 @@ def _resize_rows(
     return np.concatenate([table, new])
 
 
-def _resize_bias(bias: np.ndarray, size: int, mean_resizing: bool) -> np.ndarray:
+def _resize_bias(bias: np.ndarray, size: int, mean: bool) -> np.ndarray:
+    """New entries are the mean, or 0: transformers takes the mean only where the decoder is not tied."""
     old = bias.shape[0]
     if size <= old:
         return bias[:size].copy()
-    return np.concatenate([bias, np.full(size - old, bias.mean() if mean_resizing else 0.0, bias.dtype)])
+    return np.concatenate([bias, np.full(size - old, bias.mean() if mean else 0.0, bias.dtype)])

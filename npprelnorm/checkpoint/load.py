@@ -189,6 +189,12 @@ def _resolve_ties(
     if config.tie_word_embeddings:
         # one bias: the decoder's own is the live one in both versions where a file has two
         if _DECODER_BIAS in here:
+            if _HEAD_BIAS in here and not source.same(_DECODER_BIAS, _HEAD_BIAS):
+                warnings.warn(
+                    f"{folder} holds a {_DECODER_BIAS} and a {_HEAD_BIAS} that differ: the first is used",
+                    CheckpointWarning,
+                    stacklevel=6,
+                )
             source.alias(_HEAD_BIAS, _DECODER_BIAS)
         source.drop(_DECODER)
         source.drop(_DECODER_BIAS)

@@ -66,4 +66,6 @@ class TensorFile(Protocol):
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
     """float32 values of bfloat16 bit patterns (uint16 in): a bfloat16 is the upper half of a float32."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    wide: np.ndarray = bits.astype(np.uint32)
+    wide <<= np.uint32(16)  # in place: `wide << 16` would turn an array of rank 0 into a scalar
+    return wide.view(np.float32)

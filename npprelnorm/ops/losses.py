@@ -41,13 +41,17 @@ def cross_entropy(
 
 
 def cross_entropy_backward(dloss: np.ndarray, cache: CrossEntropyCache) -> np.ndarray:
-    """dlogits = (softmax - onehot) / divisor * dloss in the rows that count, 0 in the others. (N, K)."""
+    """dlogits = (softmax - onehot) / divisor * dloss in the rows that count, 0 in the others. (N, K).
+
+    Where no row counts all are 0, though the loss is NaN: as in torch.
+    """
     log_probs, labels, counted, divisor = cache
     rows = np.flatnonzero(counted)
     dlogits = np.zeros_like(log_probs)
-    dlogits[rows] = np.exp(log_probs[rows])
-    dlogits[rows, labels[rows]] -= 1.0
-    dlogits *= dloss / np.asarray(divisor, dlogits.dtype) if divisor else np.asarray(np.nan, dlogits.dtype)
+    if rows.size:
+        dlogits[rows] = np.exp(log_probs[rows])
+        dlogits[rows, labels[rows]] -= 1.0
+        dlogits *= dloss / np.asarray(divisor, dlogits.dtype) if divisor else np.asarray(np.nan, dlogits.dtype)
     return dlogits
 
 

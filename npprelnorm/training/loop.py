@@ -249,7 +249,7 @@ class Trainer:
             if not weight:
                 continue
             share = weight / everything
-            dropout = rng.integers(1 << 62) if settings.dropout else None
+            dropout = int(rng.integers(1 << 62)) if settings.dropout else None
             with np.errstate(all="ignore"):  # found out below, with the name of the tensor
                 output, grads = self.model.vjp(
                     {"loss": share}, rng=dropout, frozen=settings.frozen, recompute=settings.recompute, **one

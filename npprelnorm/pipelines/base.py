@@ -1,0 +1,117 @@
+"""What all pipelines share: checked texts to batches of ids that waste little on padding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..model import BodyModel
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+
+MAX_BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the texts, padded on the right to one length."""
+
+    indices: list[int]  # where in the list of texts they are
+    lengths: list[int]  # tokens of each, without padding
+    input_ids: np.ndarray  # (B, T)
+    attention_mask: np.ndarray  # (B, T)
+
+
+class Pipeline:
+    """A model and its tokenizer; subclasses are called with texts.
+
+    Parameters
+    ----------
+    model : BodyModel
+        A model of the class that the task needs.
+    tokenizer : Tokenizer
+        The tokenizer that the model was trained with.
+    max_batch_tokens : int
+        How many tokens, padding included, go through the model together. Texts are sorted by length first, so that
+        few are padding, and answers come back in the order of the texts.
+    """
+
+    task: str
+    model_class: type[BodyModel]
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
+        if not isinstance(model, self.model_class):
+            raise InputError(f"{self.task} needs a {self.model_class.__name__}, not a {type(model).__name__}")
+        if not hasattr(tokenizer, "encode_rows"):
+            raise InputError(f"tokenizer is a {type(tokenizer).__name__}; give a folder or an npprelnorm.Tokenizer")
+        if type(max_batch_tokens) is not int or max_batch_tokens < 1:
+            raise InputError(f"max_batch_tokens is {max_batch_tokens!r}; it must be a whole number from 1")
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.max_batch_tokens = max_batch_tokens
+        limits = (model.config.max_tokens, tokenizer.model_max_length)
+        self.max_tokens = min(limit for limit in limits if limit is not None)
+
+    @classmethod
+    def load_model(cls, path: str | os.PathLike[str], **options: Any) -> BodyModel:
+        """The task's model from a folder or hub id; a head that the checkpoint lacks is an error, not a fresh one."""
+        return cls.model_class.from_pretrained(path, init_missing=False, **options)
+
+    def encode(self, texts: Sequence[str], *, truncation: bool) -> list[np.ndarray]:
+        """Ids of each text, checked against the model."""
+        if not isinstance(truncation, bool):
+            raise InputError(f"truncation is {truncation!r}; allowed: False, True")
+        rows = self.tokenizer.encode_rows(
+            texts, truncation=truncation, max_length=self.max_tokens if truncation else None
+        )
+        vocabulary = self.model.config.vocab_size
+        for index, row in enumerate(rows):
+            if len(row) > self.max_tokens:
+                raise InputError(
+                    f"{self.name_of(index, rows)} has {len(row)} tokens, more than the {self.max_tokens} that this "
+                    "model takes; shorten it, or pass truncation=True to cut it"
+                )
+            if len(row) == 0:
+                raise InputError(f"{self.name_of(index, rows)} has no tokens: the tokenizer puts none around it")
+            largest = int(row.max())
+            if largest >= vocabulary:
+                raise InputError(
+                    f"{self.name_of(index, rows)} holds {self.tokenizer.id_to_token(largest)!r}, id {largest}, but the "
+                    f"model knows only {vocabulary} tokens: use the tokenizer that it was trained with"
+                )
+        return rows
+
+    @staticmethod
+    def name_of(index: int, rows: Sequence[Any]) -> str:
+        """How an error calls a text."""
+        return "the text" if len(rows) == 1 else f"text {index} (counted from 0)"
+
+    def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
+        """The rows by falling length, as many together as `max_batch_tokens` allows."""
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        fill = self.model.config.pad_token_id or 0
+        while order:
+            longest = len(rows[order[0]])
+            count = max(1, self.max_batch_tokens // longest)
+            indices, order = order[:count], order[count:]
+            ids = np.full((len(indices), longest), fill, np.int64)
+            mask = np.zeros((len(indices), longest), np.int64)
+            for line, index in enumerate(indices):
+                ids[line, : len(rows[index])] = rows[index]
+                mask[line, : len(rows[index])] = 1
+            yield Batch(indices, [len(rows[index]) for index in indices], ids, mask)
+
+
+def as_texts(texts: Any) -> list[str]:
+    """One text or several as a list."""
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, list | tuple | np.ndarray):
+        raise InputError(f"the input is a {type(texts).__name__}; give a string or a list of strings")
+    return list(texts)

@@ -1,0 +1,93 @@
+"""feature-extraction: the model's vectors of a text. T tokens of one text, C hidden, N texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..model import BodyModel, RobertaPreLayerNormModel
+from .base import Pipeline, as_texts
+
+_POOLING = {
+    "mean": lambda hidden: hidden.mean(axis=0),  # (T, C) -> (C,)
+    "cls": lambda hidden: hidden[0],
+    "max": lambda hidden: hidden.max(axis=0),
+    "none": lambda hidden: hidden,
+}
+_SMALLEST_NORM = 1e-12  # a vector of zeros stays one
+
+
+class FeatureExtractionPipeline(Pipeline):
+    """Turns texts into vectors; see `__call__`."""
+
+    task = "feature-extraction"
+    model_class = BodyModel  # every class has the body that this task needs
+
+    @classmethod
+    def load_model(cls, path: str | os.PathLike[str], **options: Any) -> BodyModel:
+        """The body of any checkpoint; a head that it has is left out."""
+        return RobertaPreLayerNormModel.from_pretrained(path, **options)
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        *,
+        pooling: str = "none",
+        normalize: bool = False,
+        truncation: bool = False,
+    ) -> Any:
+        """Vectors of a text, or of several.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+            What to embed.
+        pooling : {"none", "mean", "cls", "max"}
+            How the vectors of a text's tokens become one: not at all, their mean, the first one (``<s>``), the
+            largest value of each column. ``<s>`` and ``</s>`` count, as in sentence-transformers; padding never
+            does. A checkpoint that was only pretrained as a masked LM has no trained pooler; its mean is the usual
+            choice.
+        normalize : bool
+            Whether to scale every vector to length 1.
+        truncation : bool
+            Whether to cut texts that are too long for the model, instead of raising.
+
+        Returns
+        -------
+        numpy.ndarray or list of numpy.ndarray
+            For a list of N texts an array (N, C), with ``pooling="none"`` a list of N arrays (T, C); for a single
+            text one array (C,) or (T, C). In the model's dtype, float32 by default.
+
+        Raises
+        ------
+        InputError
+            A text that is too long, or an unknown pooling.
+        TokenizerError
+            A text that cannot be tokenized.
+        """
+        if pooling not in _POOLING:
+            raise InputError(f"pooling is {pooling!r:.80}; allowed: {', '.join(map(repr, _POOLING))}")
+        rows = self.encode(as_texts(texts), truncation=truncation)
+        vectors: list[Any] = [None] * len(rows)
+        for batch in self.batches(rows):
+            hidden = self.model.base(batch.input_ids, batch.attention_mask).last_hidden_state  # (B, T, C)
+            for line, (index, length) in enumerate(zip(batch.indices, batch.lengths, strict=True)):
+                # copied, so that no text keeps the whole batch alive
+                vector = np.array(_POOLING[pooling](hidden[line, :length]))
+                vectors[index] = _unit(vector) if normalize else vector
+        if isinstance(texts, str):
+            return vectors[0]
+        if pooling == "none":
+            return vectors
+        return np.stack(vectors) if vectors else np.empty((0, self.model.config.hidden_size), self.model.dtype)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (..., C) divided by their lengths."""
+    length = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
+    result: np.ndarray = vectors / np.maximum(length, vectors.dtype.type(_SMALLEST_NORM))
+    return result

@@ -1,0 +1,23 @@
+"""What holds for the whole suite: hypothesis profiles, and no silent overflow, invalid value or division by zero."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+# no deadline and no complaint about slow examples: both measure how busy the machine is
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# in CI the same examples each time: a red run can be repeated, and a green one does not depend on luck
+settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(autouse=True)
+def strict_floating_point() -> Iterator[None]:
+    """Every floating-point error in every test is an exception, underflow aside (softmax tails underflow rightly)."""
+    with np.errstate(all="raise", under="ignore"):
+        yield
