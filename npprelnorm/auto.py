@@ -26,7 +26,9 @@ class AutoConfig:
         """As `RobertaPreLayerNormConfig.from_pretrained`, for hub ids too."""
         from .checkpoint.hub import resolve
 
-        folder = resolve(path, revision=revision, local_files_only=local_files_only)
+        folder = resolve(
+            path, revision=revision, local_files_only=local_files_only, files=("config.json",), weights=False
+        )
         return RobertaPreLayerNormConfig.from_pretrained(folder, **overrides)
 
 

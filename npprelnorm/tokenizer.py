@@ -225,13 +225,34 @@ class Tokenizer:
         return result
 
     def encode_rows(
-        self, texts: Sequence[str], *, truncation: bool | str = False, max_length: int | None = None
+        self,
+        texts: Sequence[str],
+        text_pairs: Sequence[str] | None = None,
+        *,
+        truncation: bool | str = False,
+        max_length: int | None = None,
     ) -> list[np.ndarray]:
-        """Ids of each text as an int64 array of its own length; arguments as for a call."""
+        """Ids of each text, or pair, as an int64 array of its own length; arguments as for a call."""
         if isinstance(texts, str):
             raise InputError("encode_rows takes a list of texts, not one text")
-        rows, _ = self._encode(texts, None, truncation, max_length, 0, True, False)
+        rows, _ = self._encode(texts, text_pairs, truncation, max_length, 0, True, False)
         return [np.array(row.ids, np.int64) for row in rows]
+
+    def windows(
+        self,
+        text: str,
+        text_pair: str | None = None,
+        *,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        stride: int = 0,
+    ) -> list[Any]:
+        """One text (or pair) as `tokenizers.Encoding` objects: what is longer than `max_length` goes on in the next.
+
+        They tell, for each token, its word and its characters. Arguments as for a call.
+        """
+        rows, _ = self._encode(text, text_pair, truncation, max_length, stride, True, bool(truncation))
+        return rows
 
     def _encode(
         self,

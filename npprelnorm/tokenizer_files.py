@@ -29,6 +29,7 @@ FILE_NAMES = (
 )
 MAX_FILE_BYTES = 64 << 20  # RoBERTa's own is 2 MB, the largest multilingual ones about 20 MB
 MAX_ID = (1 << 31) - 1
+MAX_GAP = 100_000
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ROBERTA_TOKENS = {
     "bos_token": "<s>",
@@ -264,10 +265,12 @@ def _side(folder: Path, settings: dict[str, Any], name: str) -> str:
 
 
 def to_json(backend: tokenizers.Tokenizer) -> str:
-    """The tokenizer as the text of a tokenizer.json, without truncation and padding."""
-    backend.no_truncation()
-    backend.no_padding()
-    text: str = backend.to_str(pretty=True)
+    """The tokenizer as the text of a tokenizer.json (`encode` leaves no truncation or padding in it)."""
+    ids = backend.get_vocab(with_added_tokens=True).values()
+    if max(ids, default=0) > 4 * len(ids) + MAX_GAP:  # the library looks at every number up to the largest
+        raise TokenizerError(f"this tokenizer cannot be saved: its {len(ids)} tokens have ids up to {max(ids)}")
+    with rust_errors("this tokenizer cannot be saved"):
+        text: str = backend.to_str(pretty=True)
     return text + "\n"
 
 

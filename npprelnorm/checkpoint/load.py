@@ -184,7 +184,7 @@ def _resolve_ties(
         warnings.warn(
             f"{folder} says tie_word_embeddings, but its {_DECODER} and word embeddings differ: {what}",
             CheckpointWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
     if config.tie_word_embeddings:
         # one bias: the decoder's own is the live one in both versions where a file has two
@@ -193,7 +193,7 @@ def _resolve_ties(
                 warnings.warn(
                     f"{folder} holds a {_DECODER_BIAS} and a {_HEAD_BIAS} that differ: the first is used",
                     CheckpointWarning,
-                    stacklevel=6,
+                    stacklevel=5,
                 )
             source.alias(_HEAD_BIAS, _DECODER_BIAS)
         source.drop(_DECODER)
@@ -252,4 +252,4 @@ def _report(
     if unexpected:
         notes.append(f"in the file but not used: {_listed(unexpected)}")
     if notes:
-        warnings.warn(f"{folder} as {cls.__name__}: {'; '.join(notes)}", CheckpointWarning, stacklevel=6)
+        warnings.warn(f"{folder} as {cls.__name__}: {'; '.join(notes)}", CheckpointWarning, stacklevel=5)

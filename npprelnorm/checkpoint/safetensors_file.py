@@ -262,21 +262,25 @@ def write_safetensors(
     safetensors from 0.8 on writes straight from the arrays; older versions copy all of a file's arrays first, so
     that the peak is twice the size of the file (of the largest file, where a checkpoint is sharded).
     """
+    try:
+        with replacing(path) as temporary:
+            save_tensors(temporary, tensors, metadata)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """What `write_safetensors` does, straight to `path`; all that can go wrong with the file is an OSError."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     if not tensors:  # the library (0.4 to 0.8) writes a file that no parser reads when there is only metadata
-        raise InputError(f"there are no tensors to write to {path}")
+        raise InputError("there are no tensors to write")
     plain = {name: _plain(name, array) for name, array in tensors.items()}
-    if metadata is None:
-        metadata = {"format": "pt"}
     try:
-        with replacing(path) as temporary:
-            save_file(plain, temporary, dict(metadata))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from None
-    except (SafetensorError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+        save_file(plain, path, {"format": "pt"} if metadata is None else dict(metadata))
+    except (SafetensorError, TypeError) as error:  # a full disk is a SafetensorError, metadata of numbers a TypeError
+        raise OSError(str(error).partition("\n")[0]) from error
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:

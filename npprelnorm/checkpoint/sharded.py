@@ -21,7 +21,7 @@ from ..errors import (
     UnsafeCheckpointError,
 )
 from ..files import read_json, replacing, write_json
-from .safetensors_file import SafetensorsFile, require_regular_file, write_safetensors
+from .safetensors_file import SafetensorsFile, require_regular_file, save_tensors
 from .tensors import TensorFile, TensorInfo
 
 SINGLE_NAME = "model.safetensors"
@@ -259,7 +259,7 @@ def write_sharded(
                 }
                 write_json(stack.enter_context(replacing(folder / INDEX_NAME)), index)
             for file, shard in files.items():
-                write_safetensors(stack.enter_context(replacing(folder / file)), shard)
+                save_tensors(stack.enter_context(replacing(folder / file)), shard)
         _remove_stale(folder, set(files) | ({INDEX_NAME} if len(files) > 1 else set()))
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}") from None

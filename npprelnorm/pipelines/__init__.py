@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _TASKS = {
     "fill-mask": ("fill_mask", "FillMaskPipeline"),
     "feature-extraction": ("feature_extraction", "FeatureExtractionPipeline"),
+    "text-classification": ("text_classification", "TextClassificationPipeline"),
+    "token-classification": ("token_classification", "TokenClassificationPipeline"),
+    "question-answering": ("question_answering", "QuestionAnsweringPipeline"),
+    "multiple-choice": ("multiple_choice", "MultipleChoicePipeline"),
 }
 
 _log = logging.getLogger("npprelnorm")
@@ -37,8 +41,9 @@ def pipeline(
 
     Parameters
     ----------
-    task : {"fill-mask", "feature-extraction"}
-        What to do with the texts; see `FillMaskPipeline` and `FeatureExtractionPipeline` for how to call the result.
+    task : str
+        What to do with the texts: "fill-mask", "feature-extraction", "text-classification", "token-classification",
+        "question-answering" or "multiple-choice"; see `FillMaskPipeline` and its like for how to call the result.
     model : str, os.PathLike or model, optional
         A folder, the id of a model on the hub, or a model that is already loaded. By default the small model inside
         the package, which knows a toy world only (its folder is `npprelnorm.embedded_model_path`).

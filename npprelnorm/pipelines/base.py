@@ -65,40 +65,56 @@ class Pipeline:
 
     def encode(self, texts: Sequence[str], *, truncation: bool) -> list[np.ndarray]:
         """Ids of each text, checked against the model."""
+        return self.encode_pairs([(text, None) for text in texts], truncation=truncation)
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str | None]], *, truncation: bool) -> list[np.ndarray]:
+        """Ids of each text, or pair of texts, checked against the model."""
         if not isinstance(truncation, bool):
             raise InputError(f"truncation is {truncation!r}; allowed: False, True")
-        rows = self.tokenizer.encode_rows(
-            texts, truncation=truncation, max_length=self.max_tokens if truncation else None
-        )
+        rows: list[np.ndarray] = [np.empty(0, np.int64)] * len(pairs)
+        for paired in (False, True):
+            chosen = [index for index, (_, second) in enumerate(pairs) if (second is not None) == paired]
+            encoded = self.tokenizer.encode_rows(
+                [pairs[index][0] for index in chosen],
+                [pairs[index][1] or "" for index in chosen] if paired else None,
+                truncation=truncation,
+                max_length=self.max_tokens if truncation else None,
+            )
+            for index, row in zip(chosen, encoded, strict=True):
+                rows[index] = row
+        self.check_rows(rows, [self.name_of(index, rows) for index in range(len(rows))])
+        return rows
+
+    def check_rows(self, rows: Sequence[np.ndarray], names: Sequence[str]) -> None:
+        """Raise for rows that the model cannot take, each by its name."""
         vocabulary = self.model.config.vocab_size
-        for index, row in enumerate(rows):
+        for name, row in zip(names, rows, strict=True):
             if len(row) > self.max_tokens:
                 raise InputError(
-                    f"{self.name_of(index, rows)} has {len(row)} tokens, more than the {self.max_tokens} that this "
-                    "model takes; shorten it, or pass truncation=True to cut it"
+                    f"{name} has {len(row)} tokens, more than the {self.max_tokens} that this model takes; shorten it, "
+                    "or have it cut (truncation) or read in windows (stride) where the task can"
                 )
             if len(row) == 0:
-                raise InputError(f"{self.name_of(index, rows)} has no tokens: the tokenizer puts none around it")
+                raise InputError(f"{name} has no tokens: the tokenizer puts none around it")
             largest = int(row.max())
             if largest >= vocabulary:
                 raise InputError(
-                    f"{self.name_of(index, rows)} holds {self.tokenizer.id_to_token(largest)!r}, id {largest}, but the "
-                    f"model knows only {vocabulary} tokens: use the tokenizer that it was trained with"
+                    f"{name} holds {self.tokenizer.id_to_token(largest)!r}, id {largest}, but the model knows only "
+                    f"{vocabulary} tokens: use the tokenizer that it was trained with"
                 )
-        return rows
 
     @staticmethod
     def name_of(index: int, rows: Sequence[Any]) -> str:
         """How an error calls a text."""
         return "the text" if len(rows) == 1 else f"text {index} (counted from 0)"
 
-    def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
-        """The rows by falling length, as many together as `max_batch_tokens` allows."""
+    def batches(self, rows: list[np.ndarray], *, together: bool = False) -> Iterator[Batch]:
+        """The rows by falling length, as many together as `max_batch_tokens` allows (or all of them)."""
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         fill = self.model.config.pad_token_id or 0
         while order:
             longest = len(rows[order[0]])
-            count = max(1, self.max_batch_tokens // longest)
+            count = len(rows) if together else max(1, self.max_batch_tokens // longest)
             indices, order = order[:count], order[count:]
             ids = np.full((len(indices), longest), fill, np.int64)
             mask = np.zeros((len(indices), longest), np.int64)
