@@ -157,8 +157,9 @@ def _from_vocab_and_merges(
         # those that the vocabulary lacks get the next free ids, as in transformers
         backend.add_special_tokens([added for _, added in special.values()])
         sep, cls = ((token, backend.token_to_id(token)) for token, _ in (special["sep_token"], special["cls_token"]))
+        # by position: `cls` has another name from tokenizers 0.23 on
         backend.post_processor = processors.RobertaProcessing(
-            sep=sep, cls=cls, add_prefix_space=prefix_space, trim_offsets=trim_offsets
+            sep, cls, add_prefix_space=prefix_space, trim_offsets=trim_offsets
         )
     return backend
 

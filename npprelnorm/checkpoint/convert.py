@@ -19,7 +19,7 @@ from ..params import BASE_PREFIX
 from . import names
 from .folder import WEIGHT_NAMES, open_tensor_file, open_tensors
 from .hub import SMALL_FILES
-from .load import Source, _resolve_ties, check_architecture
+from .load import Source, resolve_ties, check_architecture
 from .sharded import SINGLE_NAME, write_sharded
 from .tensors import ELEMENT_TYPES, TensorFile
 
@@ -106,7 +106,7 @@ def _selected(
     check_architecture(folder, config, found)
     source = Source(file, found.prefix)
     if any(name.startswith("lm_head.") for name in source.names):
-        config = _resolve_ties(source, config, "v5", folder)
+        config = resolve_ties(source, config, "v5", folder)
     config = copy.deepcopy(config)
     config.extra.pop("model_type", None)
     config.architectures = [_our_class(name) for name in config.architectures or []]

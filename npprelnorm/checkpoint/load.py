@@ -103,7 +103,7 @@ def _load(
     source = Source(file, found.prefix)
     has_lm_head = _HEAD_BIAS in cls.head_shapes(config)
     if has_lm_head:
-        config = _resolve_ties(source, config, tied_weights, folder)
+        config = resolve_ties(source, config, tied_weights, folder)
     pooler = BASE_PREFIX + "pooler.dense.weight" in source.names if cls.pooler is None else cls.pooler
     if cls.pooler is None and init_missing:
         pooler = True
@@ -168,7 +168,7 @@ class Source:
         return np.array_equal(self.file.read(self.names[one]), self.file.read(self.names[other]))
 
 
-def _resolve_ties(
+def resolve_ties(
     source: Source, config: RobertaPreLayerNormConfig, tied_weights: str, folder: Path
 ) -> RobertaPreLayerNormConfig:
     """Leave one name for each live weight of the LM head; where copies differ, decide by `tied_weights` and say so."""

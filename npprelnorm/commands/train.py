@@ -1,0 +1,274 @@
+"""`npprelnorm train`: fine-tune a model from labelled files."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..training.catalog import TASKS, task_class
+from ..training.schedules import SCHEDULES
+from ..training.settings import TrainingSettings
+from .common import UsageError, add_model_argument, folder_of, positive_int, printable, say_which_model, table
+
+if TYPE_CHECKING:
+    from ..model import BodyModel
+    from ..training.tasks.base import Task
+
+SUMMARY = "fine-tune a model from labelled files"
+
+
+def _fields() -> str:
+    parts = []
+    for name, entry in TASKS.items():
+        parts.append(f"{name}: {entry.summary}")
+        parts += [f"  {field:<10} {what}" for field, what in entry.fields.items()]
+    return "\n".join(parts)
+
+
+DESCRIPTION = f"""\
+Fine-tune a model for a TASK from labelled examples, on the CPU, and write a folder that from_pretrained of this package
+and of transformers both load.
+
+Files are JSON Lines (one object a line), or CSV if the name ends in .csv (.tsv: with tabs); UTF-8. What a line holds:
+
+{_fields()}
+
+DIR gets config.json, model.safetensors, the tokenizer, metrics.json (of the model that was kept: the best on --eval,
+or the last without it), metrics.jsonl (a log, one JSON object a line) and training.json (what was asked for). A run
+that was killed or interrupted goes on from its last checkpoint when the same command is given again, and ends with
+the same parameters."""
+EXAMPLES = """\
+examples:
+  npprelnorm train classification --train train.jsonl --eval dev.jsonl --out ./sentiment
+  npprelnorm train token-classification --train train.csv --eval dev.csv --model ./my-checkpoint --out ./ner --epochs 5
+  npprelnorm train classification --train train.jsonl --out ./head-only --freeze "roberta_prelayernorm.*"
+  npprelnorm train masked-lm --train lines.jsonl --eval held-out.jsonl --out ./adapted --mask-rate 0.4 --whole-words"""
+
+_DEFAULTS = TrainingSettings()
+
+# setting -> what it is, as --help says it
+_NUMBERS: dict[str, str] = {
+    "epochs": "passes over the data",
+    "steps": "optimizer steps, instead of --epochs",
+    "batch_size": "examples in one forward",
+    "accumulate": "forwards in one optimizer step",
+    "learning_rate": "the peak",
+    "warmup": "steps in which the learning rate rises to its peak; below 1: as a part of all steps",
+    "weight_decay": "of AdamW, on matrices only",
+    "beta1": "of AdamW",
+    "beta2": "of AdamW",
+    "eps": "of AdamW",
+    "max_grad_norm": "clip gradients to this global norm; 0: do not",
+    "eval_every": "steps between evaluations; 0: once an epoch",
+    "save_every": "steps between checkpoints; 0: once an epoch",
+    "log_every": "steps between lines of the log; 0: once an epoch",
+    "patience": "stop after so many evaluations without gain; 0: never",
+    "seed": "of everything that is random; the same seed gives the same model, bit for bit",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of this command."""
+    parser.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
+    parser.add_argument("--train", required=True, metavar="FILE", help="the examples to learn from")
+    parser.add_argument("--eval", metavar="FILE", help="the examples to judge by; the best model is kept")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder, or that of the same run")
+    add_model_argument(parser)
+    parser.add_argument("--max-length", type=positive_int, metavar="N", help="tokens of a row (default: the model's)")
+    parser.add_argument(
+        "--problem-type",
+        choices=("single_label_classification", "multi_label_classification", "regression"),
+        help="of classification (default: told by the labels)",
+    )
+    masking = parser.add_argument_group("masked-lm")
+    masking.add_argument("--mask-rate", type=float, default=0.4, metavar="P", help="part that is masked (default: 0.4)")
+    masking.add_argument("--mask-strategy", choices=("mask", "80-10-10"), default="mask", help="(default: mask)")
+    masking.add_argument("--whole-words", action="store_true", help="mask whole words")
+    how = parser.add_argument_group("how to train")
+    kinds = {item.name: int if str(item.type).startswith("int") else float for item in dataclasses.fields(_DEFAULTS)}
+    for name, what in _NUMBERS.items():
+        default = getattr(_DEFAULTS, name)
+        said = "" if default is None else f" (default: {default:g})"
+        how.add_argument(
+            "--" + name.replace("_", "-"), type=kinds[name], default=default, metavar="N", help=what + said
+        )
+    how.add_argument("--schedule", choices=SCHEDULES, default=_DEFAULTS.schedule, help="(default: %(default)s)")
+    how.add_argument("--no-dropout", action="store_true", help="switch the configuration's dropout off")
+    how.add_argument("--recompute", action="store_true", help="less memory for one more forward a step")
+    how.add_argument(
+        "--freeze", nargs="+", default=[], metavar="PATTERN", help='parameters that stay, such as "*.layer.0.*"'
+    )
+    how.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: %(default)s)")
+    parser.add_argument("--plot", action="store_true", help="draw loss.png (needs npprelnorm[plot])")
+
+
+def _settings(args: argparse.Namespace) -> TrainingSettings:
+    try:
+        return TrainingSettings(
+            **{name: getattr(args, name) for name in _NUMBERS},
+            schedule=args.schedule,
+            dropout=not args.no_dropout,
+            recompute=args.recompute,
+            frozen=tuple(args.freeze),
+        )
+    except InputError as error:
+        raise UsageError(str(error)) from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, write the folder, print the metrics."""
+    settings = _settings(args)
+    if args.patience and not args.eval:
+        raise UsageError("--patience is about evaluations; give --eval FILE")
+    if args.plot:
+        from ..training.plot import figure_class
+
+        figure_class()  # fails now rather than after the training
+    from ..training import folder
+    from ..training.tasks.base import TaskOptions
+
+    try:
+        options = TaskOptions(args.max_length, args.problem_type, args.mask_rate, args.mask_strategy, args.whole_words)
+    except InputError as error:
+        raise UsageError(str(error)) from None
+    task = task_class(args.task)(args.train, args.eval, options)
+    out = Path(args.out)
+    request = {
+        "task": args.task,
+        "train": {"file": args.train, "sha256": folder.digest(args.train)},
+        "eval": {"file": args.eval, "sha256": folder.digest(args.eval)} if args.eval else None,
+        "model": args.model,
+        "dtype": args.dtype,
+        "options": dataclasses.asdict(options),
+        "settings": settings.to_dict(),
+    }
+    if folder.claim(out, request):
+        sys.stderr.write(f"npprelnorm: {printable(str(out))} is finished already; nothing to do\n")
+        folder.clean(out)
+    else:
+        say_which_model(args.model)
+        try:
+            _train(args, task, settings, out)
+        except KeyboardInterrupt:
+            sys.stderr.write("npprelnorm: interrupted; the same command goes on from the last checkpoint\n")
+            raise
+    metrics = folder.result(out)
+    if args.plot:
+        from ..training.plot import plot_loss
+
+        unit = "mean squared error" if metrics["problem_type"] == "regression" else "nats a label"
+        plot_loss(out / "metrics.jsonl", out / "loss.png", unit=unit)
+    sys.stdout.write(_for_people(metrics) + f"written: {printable(str(out))}\n")
+    return 0
+
+
+def load_for(task: Task, model: str | Path, *, dtype: str, seed: int) -> BodyModel:
+    """The model of a task from a checkpoint: its labels in the configuration, its head drawn fresh where it must be."""
+    from ..auto import AutoConfig
+
+    config = AutoConfig.from_pretrained(model)
+    changes = task.config_changes(config)
+    count = len(changes["id2label"]) if "id2label" in changes else changes.get("num_labels", config.num_labels)
+    return task.model_class.from_pretrained(
+        model,
+        dtype=dtype,
+        rng=seed,
+        # a head for another number of labels is of no use; anything else that does not fit is an error
+        ignore_mismatched_sizes=count != config.num_labels,
+        **changes,
+    )
+
+
+def _train(args: argparse.Namespace, task: Task, settings: TrainingSettings, out: Path) -> None:
+    from .. import __version__
+    from ..assets import embedded_model_path
+    from ..tokenizer import Tokenizer
+    from ..training import folder
+    from ..training.loop import Trainer, read_log
+
+    source = embedded_model_path() if args.model is None else folder_of(args.model)
+    tokenizer = Tokenizer.from_pretrained(source)
+    model = load_for(task, source, dtype=args.dtype, seed=settings.seed)
+    data = task.data(0, tokenizer, model.config)
+    progress = _Progress()
+    trainer = Trainer(
+        model,
+        data,
+        settings,
+        out,
+        evaluate=progress.telling(task.evaluator(tokenizer, model.config)) if args.eval else None,
+        metric=task.metric,
+        greater_is_better=task.greater_is_better,
+        progress=progress.step,
+    )
+    sys.stderr.write(
+        f"npprelnorm: {len(data.lengths)} examples, {int(data.lengths.sum())} tokens, {trainer.total} steps\n"
+    )
+    try:
+        reached = trainer.run()
+    finally:
+        progress.close()
+    step = reached.best_step or reached.step
+    evaluations = [line for line in read_log(trainer.log_path) if line["step"] == step and "eval_loss" in line]
+    metrics = {
+        "task": args.task,
+        "problem_type": model.config.problem_type,
+        "npprelnorm": __version__,
+        "steps": reached.step,
+        "kept_step": step,
+        "metric": task.metric if args.eval else None,
+        "train_examples": len(data.lengths),
+        "eval": {name[5:]: value for line in evaluations[-1:] for name, value in line.items() if name != "step"},
+    }
+    folder.finish(out, model, tokenizer, metrics)
+
+
+class _Progress:
+    """A bar on a terminal, and a line for each evaluation; both on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._step = 0
+
+    def step(self, step: int, total: int, loss: float) -> None:
+        """After each step."""
+        self._step = step
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]  # tokenizers' hub client needs it too
+
+            self._bar = tqdm(total=total, initial=step - 1, unit="step", file=sys.stderr)
+        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def telling(self, evaluate: Callable[[Any], Mapping[str, float]]) -> Callable[[Any], Mapping[str, float]]:
+        """`evaluate`, which also says what it found."""
+
+        def told(model: Any) -> Mapping[str, float]:
+            metrics = evaluate(model)
+            line = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            text = f"npprelnorm: step {self._step}: {line}"
+            if self._bar is None:
+                sys.stderr.write(text + "\n")
+            else:
+                self._bar.write(text, file=sys.stderr)
+            return metrics
+
+        return told
+
+    def close(self) -> None:
+        """Leave the last state of the bar on the terminal."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _for_people(metrics: Mapping[str, Any]) -> str:
+    rows = [["task", metrics["task"]], ["steps", str(metrics["steps"])], ["kept step", str(metrics["kept_step"])]]
+    rows += [[f"eval {name}", f"{value:.4f}"] for name, value in metrics["eval"].items()]
+    return table(rows)
