@@ -153,10 +153,11 @@ class RobertaPreLayerNormForMultipleChoice(BodyModel):
         logits = scores.reshape(-1, choices)  # (B * choices, 1) -> (B, choices)
         loss, loss_cache = (None, None) if labels is None else label_loss(logits, labels)
         output = ClassifierOutput(loss, logits, out.hidden_states, out.attentions)
-        return output, (body_cache, pooler_cache, head_cache, loss_cache, scores.shape, out.last_hidden_state.shape)
+        hidden_shape = out.last_hidden_state.shape
+        return output, (body_cache, pooler_cache, head_cache, loss_cache, scores.shape, hidden_shape, choices)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, pooler_cache, head_cache, loss_cache, shape, hidden_shape = cache
+        body_cache, pooler_cache, head_cache, loss_cache, shape, hidden_shape, choices = cache
         from_loss = label_loss_backward(d["loss"], loss_cache, (-1,)) if "loss" in d else None
         flat = {name: value.reshape(-1) for name, value in d.items()}
         dpooled = linear_head_backward(
@@ -165,6 +166,7 @@ class RobertaPreLayerNormForMultipleChoice(BodyModel):
         dhidden = np.zeros(hidden_shape, self.dtype)
         dhidden[:, 0] = pooler_backward(dpooled, pooler_cache, GradientView(g, self.base_prefix))
         self._body_backward(dhidden, body_cache, g)
+        g.regroup("inputs_embeds", choices)
 
 
 class RobertaPreLayerNormForTokenClassification(BodyModel):

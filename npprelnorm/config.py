@@ -226,6 +226,8 @@ class RobertaPreLayerNormConfig:
                 merged.pop("label2id", None)
         fields = {name: copy.deepcopy(value) for name, value in merged.items() if name in known}
         extra = {name: copy.deepcopy(value) for name, value in merged.items() if name not in known}
+        if extra.get("model_type") == cls.model_type:
+            del extra["model_type"]  # what `to_dict` writes anyway
         return cls(**fields, extra=extra)
 
     @classmethod

@@ -77,8 +77,17 @@ class Gradients:
             rows[index] = value
             self.add(name, rows)
 
+    def regroup(self, name: str, groups: int) -> None:
+        """Split the first axis of an input's gradient as the caller's input had it: (B * groups, ...) -> (B, groups, ...)."""
+        if name in self._values:
+            value = self._values[name]
+            self._values[name] = value.reshape(-1, groups, *value.shape[1:])
+
     def finish(self) -> Params:
         """All of them; a trained parameter that the backward never met gets zeros."""
+        absent = [name for name in INPUT_GRADIENTS if name in self._inputs and name not in self._values]
+        if absent:
+            raise InputError(f"input_grads holds {absent[0]!r}, but this call uses no {absent[0]}; give one")
         result = {
             name: self._values[name] if name in self._values else np.zeros_like(value)
             for name, value in self._params.items()

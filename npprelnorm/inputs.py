@@ -113,7 +113,7 @@ def prepare(
             f"input_ids holds padding (id {config.pad_token_id}), but no attention_mask is given: padding will be "
             "attended to like any token; pass attention_mask (1 for real tokens, 0 for padding)",
             InputWarning,
-            stacklevel=4,
+            stacklevel=5,  # the caller of the model
         )
     heads = config.num_attention_heads
     bias = masks.attention_bias(

@@ -13,7 +13,7 @@ from .body import Recording
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError, InputWarning
 from .gradients import Gradients, GradientView
-from .heads import label_loss, label_loss_backward, lm_head, lm_head_backward, next_token_labels
+from .heads import IGNORE, label_loss, label_loss_backward, lm_head, lm_head_backward, next_token_labels
 from .inputs import as_array, as_floats
 from .model import BodyModel, output_gradient
 from .outputs import CausalLMOutput, MaskedLMOutput
@@ -69,6 +69,7 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
         attention_mask: Any = None,
         *,
         labels: Any = None,
+        labelled_only: bool = False,
         return_dict: bool | None = None,
         **inputs: Any,
     ) -> Any:
@@ -78,25 +79,39 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
         ----------
         labels : integers (B, T), optional
             The true ids; -100 where a token does not count. The loss is the mean cross entropy over the others.
+        labelled_only : bool
+            Logits of the tokens whose label counts alone, row by row, (N, V): the same loss and gradients for a
+            part of the work, since the vocabulary projection is the most expensive step of a small model.
 
         Returns
         -------
         MaskedLMOutput
         """
-        output, _ = self._forward(None, labels, input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        output, _ = self._forward(
+            None, labels, labelled_only, input_ids=input_ids, attention_mask=attention_mask, **inputs
+        )
         return self.finish(output, return_dict)
 
-    def _forward(self, record: Recording | None, labels: Any = None, **inputs: Any) -> tuple[MaskedLMOutput, Any]:
+    def _forward(
+        self, record: Recording | None, labels: Any = None, labelled_only: bool = False, **inputs: Any
+    ) -> tuple[MaskedLMOutput, Any]:
         out, body_cache = self._body(record, **inputs)
-        logits, head_cache = self._lm_head(out.last_hidden_state)
+        hidden, kept = out.last_hidden_state, None
+        if labelled_only:
+            kept, labels = _labelled(labels, hidden.shape[:2])
+            hidden = hidden[kept]  # (B, T, C) -> (N, C)
+        logits, head_cache = self._lm_head(hidden)
         loss, loss_cache = (None, None) if labels is None else label_loss(logits, labels)
         output = MaskedLMOutput(loss, logits, out.hidden_states, out.attentions)
-        return output, (body_cache, head_cache, loss_cache, logits.shape)
+        return output, (body_cache, head_cache, loss_cache, logits.shape, kept)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, head_cache, loss_cache, shape = cache
+        body_cache, head_cache, loss_cache, shape, kept = cache
         from_loss = label_loss_backward(d["loss"], loss_cache, shape) if "loss" in d else None
         dhidden = self._lm_head_backward(output_gradient(d, shape, from_loss), head_cache, g)
+        if kept is not None:
+            dkept, dhidden = dhidden, np.zeros((*kept.shape, dhidden.shape[-1]), dhidden.dtype)
+            dhidden[kept] = dkept  # undoes hidden[kept]: (N, C) -> (B, T, C)
         self._body_backward(dhidden, body_cache, g)
 
 
@@ -184,6 +199,17 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         dhidden = np.zeros(hidden_shape, self.dtype)
         np.add.at(dhidden.swapaxes(0, 1), kept, dkept.swapaxes(0, 1))  # a position may be kept twice
         self._body_backward(dhidden, body_cache, g)
+
+
+def _labelled(labels: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens have a label that counts, (B, T) booleans, and their labels, (N,)."""
+    if labels is None:
+        raise InputError("labelled_only=True asks for the labelled tokens, but there are no labels; give labels")
+    array = as_array("labels", labels)
+    if array.shape != shape:
+        raise InputError(f"labels has shape {array.shape}; expected {shape}, as the tokens")
+    kept = array != IGNORE
+    return kept, array[kept]
 
 
 def _item_count(value: Any) -> float | None:

@@ -144,6 +144,11 @@ class Tokenizer:
         """Tokens of several ids."""
         return [self._backend.id_to_token(number) for number in _ids(ids)]
 
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text that tokens, spelled as in the vocabulary, stand for."""
+        decoder = self._backend.decoder
+        return str(decoder.decode(list(tokens))) if decoder else " ".join(tokens)
+
     # ---- text to ids
 
     def __call__(

@@ -12,16 +12,10 @@ from .activations import sigmoid
 class CrossEntropyCache(NamedTuple):
     """What the backward needs."""
 
-    log_probs: np.ndarray  # (N, K)
+    probs: np.ndarray  # (N, K), the softmax
     labels: np.ndarray  # (N,)
     counted: np.ndarray  # (N,) bool
     divisor: float
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    """x - log(sum(exp(x))) over the last axis, shifted by the maximum so that nothing overflows."""
-    shifted = x - x.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def cross_entropy(
@@ -32,12 +26,18 @@ def cross_entropy(
     logits (N, K), labels (N,) -> a scalar. `divisor` replaces the number of rows (a sum over several batches).
     With no row to count the mean is 0 / 0, NaN, as it is in torch.
     """
-    log_probs = log_softmax(logits)  # (N, K)
+    shifted = logits - logits.max(axis=-1, keepdims=True)  # so that nothing overflows
+    # kept for the backward as exponentials over their sum, and not as exp(log softmax): those would add up to 1 only
+    # within the error of exp, which a gradient that is a small difference of large ones does not survive
+    probs = np.exp(shifted)  # (N, K)
+    sums = probs.sum(axis=-1, keepdims=True)
+    probs /= sums
     counted = labels != ignore_index
-    picked = log_probs[np.flatnonzero(counted), labels[counted]]
+    rows = np.flatnonzero(counted)
+    picked = shifted[rows, labels[rows]] - np.log(sums[rows, 0])  # log softmax at the labels
     total = float(counted.sum()) if divisor is None else float(divisor)
     loss = -picked.sum() / np.asarray(total, logits.dtype) if total else np.asarray(np.nan, logits.dtype)
-    return np.asarray(loss, logits.dtype), CrossEntropyCache(log_probs, labels, counted, total)
+    return np.asarray(loss, logits.dtype), CrossEntropyCache(probs, labels, counted, total)
 
 
 def cross_entropy_backward(dloss: np.ndarray, cache: CrossEntropyCache) -> np.ndarray:
@@ -45,11 +45,11 @@ def cross_entropy_backward(dloss: np.ndarray, cache: CrossEntropyCache) -> np.nd
 
     Where no row counts all are 0, though the loss is NaN: as in torch.
     """
-    log_probs, labels, counted, divisor = cache
+    probs, labels, counted, divisor = cache
     rows = np.flatnonzero(counted)
-    dlogits = np.zeros_like(log_probs)
+    dlogits = np.zeros_like(probs)
     if rows.size:
-        dlogits[rows] = np.exp(log_probs[rows])
+        dlogits[rows] = probs[rows]
         dlogits[rows, labels[rows]] -= 1.0
         dlogits *= dloss / np.asarray(divisor, dlogits.dtype) if divisor else np.asarray(np.nan, dlogits.dtype)
     return dlogits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import CheckpointMismatchError, ConfigError, InputError
 from ..model import BodyModel
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Pipeline:
 
     task: str
     model_class: type[BodyModel]
+    remedy = "truncation=True to have it cut"  # for a text that is too long
 
     def __init__(self, model: Any, tokenizer: Tokenizer, *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
         if not isinstance(model, self.model_class):
@@ -61,28 +62,34 @@ class Pipeline:
     @classmethod
     def load_model(cls, path: str | os.PathLike[str], **options: Any) -> BodyModel:
         """The task's model from a folder or hub id; a head that the checkpoint lacks is an error, not a fresh one."""
-        return cls.model_class.from_pretrained(path, init_missing=False, **options)
+        try:
+            return cls.model_class.from_pretrained(path, init_missing=False, **options)
+        except (CheckpointMismatchError, ConfigError) as error:
+            raise type(error)(f"{cls.task} needs a checkpoint that was trained for it: {error}") from None
 
     def encode(self, texts: Sequence[str], *, truncation: bool) -> list[np.ndarray]:
         """Ids of each text, checked against the model."""
         return self.encode_pairs([(text, None) for text in texts], truncation=truncation)
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str | None]], *, truncation: bool) -> list[np.ndarray]:
-        """Ids of each text, or pair of texts, checked against the model."""
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str | None]], *, truncation: bool, names: Sequence[str] | None = None
+    ) -> list[np.ndarray]:
+        """Ids of each text, or pair of texts, checked against the model; `names` is what errors call them."""
         if not isinstance(truncation, bool):
             raise InputError(f"truncation is {truncation!r}; allowed: False, True")
         rows: list[np.ndarray] = [np.empty(0, np.int64)] * len(pairs)
-        for paired in (False, True):
-            chosen = [index for index, (_, second) in enumerate(pairs) if (second is not None) == paired]
+        for paired in {second is not None for _, second in pairs}:
+            # the whole list for either kind, so that an error about a text has its place in the list
             encoded = self.tokenizer.encode_rows(
-                [pairs[index][0] for index in chosen],
-                [pairs[index][1] or "" for index in chosen] if paired else None,
+                [first for first, _ in pairs],
+                [second or "" for _, second in pairs] if paired else None,
                 truncation=truncation,
                 max_length=self.max_tokens if truncation else None,
             )
-            for index, row in zip(chosen, encoded, strict=True):
-                rows[index] = row
-        self.check_rows(rows, [self.name_of(index, rows) for index in range(len(rows))])
+            for index, row in enumerate(encoded):
+                if (pairs[index][1] is not None) == paired:
+                    rows[index] = row
+        self.check_rows(rows, [self.name_of(index, rows) for index in range(len(rows))] if names is None else names)
         return rows
 
     def check_rows(self, rows: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -91,8 +98,8 @@ class Pipeline:
         for name, row in zip(names, rows, strict=True):
             if len(row) > self.max_tokens:
                 raise InputError(
-                    f"{name} has {len(row)} tokens, more than the {self.max_tokens} that this model takes; shorten it, "
-                    "or have it cut (truncation) or read in windows (stride) where the task can"
+                    f"{name} has {len(row)} tokens, more than the {self.max_tokens} that this model takes; "
+                    f"shorten it, or pass {self.remedy}"
                 )
             if len(row) == 0:
                 raise InputError(f"{name} has no tokens: the tokenizer puts none around it")
@@ -104,17 +111,17 @@ class Pipeline:
                 )
 
     @staticmethod
-    def name_of(index: int, rows: Sequence[Any]) -> str:
-        """How an error calls a text."""
-        return "the text" if len(rows) == 1 else f"text {index} (counted from 0)"
+    def name_of(index: int, rows: Sequence[Any], what: str = "text") -> str:
+        """How an error calls a text, or whatever `rows` are."""
+        return f"the {what}" if len(rows) == 1 else f"{what} {index} (counted from 0)"
 
-    def batches(self, rows: list[np.ndarray], *, together: bool = False) -> Iterator[Batch]:
-        """The rows by falling length, as many together as `max_batch_tokens` allows (or all of them)."""
+    def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
+        """The rows by falling length, as many together as `max_batch_tokens` allows."""
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         fill = self.model.config.pad_token_id or 0
         while order:
             longest = len(rows[order[0]])
-            count = len(rows) if together else max(1, self.max_batch_tokens // longest)
+            count = max(1, self.max_batch_tokens // longest)
             indices, order = order[:count], order[count:]
             ids = np.full((len(indices), longest), fill, np.int64)
             mask = np.zeros((len(indices), longest), np.int64)
@@ -131,3 +138,12 @@ def as_texts(texts: Any) -> list[str]:
     if not isinstance(texts, list | tuple | np.ndarray):
         raise InputError(f"the input is a {type(texts).__name__}; give a string or a list of strings")
     return list(texts)
+
+
+def best(ids: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
+    """The `count` ids of highest score, best first; of equal scores the lower id first (`ids` ascend)."""
+    if count < len(ids):
+        least = np.partition(scores, -count)[-count]
+        keep = scores >= least
+        ids, scores = ids[keep], scores[keep]
+    return ids[np.argsort(-scores, kind="stable")[:count]]

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError, InputWarning
 from ..language_models import RobertaPreLayerNormForMaskedLM
 from ..ops.attention import softmax
-from .base import Batch, Pipeline, as_texts
+from .base import Batch, Pipeline, as_texts, best
 
 
 class FillMaskPipeline(Pipeline):
@@ -139,12 +139,3 @@ class FillMaskPipeline(Pipeline):
         if not ids:
             raise InputError("targets is empty; name at least one word, or leave it out to score all tokens")
         return np.array(sorted(ids), np.int64)
-
-
-def best(ids: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
-    """The `count` ids of highest score, best first; of equal scores the lower id first (`ids` ascend)."""
-    if count < len(ids):
-        least = np.partition(scores, -count)[-count]
-        keep = scores >= least
-        ids, scores = ids[keep], scores[keep]
-    return ids[np.argsort(-scores, kind="stable")[:count]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,16 @@ from ..classifiers import RobertaPreLayerNormForSequenceClassification
 from ..errors import InputError
 from ..ops.activations import sigmoid
 from ..ops.attention import softmax
-from .base import Pipeline
+from .base import Pipeline, best
 
-_FUNCTIONS = {"sigmoid": sigmoid, "softmax": softmax, "none": lambda logits: logits}
+_FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sigmoid": sigmoid,
+    "softmax": softmax,
+    "none": lambda logits: logits,
+}
 
 Text = str | Mapping[str, str]
-_DEFAULT = object()
+_DEFAULT: Any = object()
 
 
 class TextClassificationPipeline(Pipeline):
@@ -32,7 +36,7 @@ class TextClassificationPipeline(Pipeline):
         top_k: Any = _DEFAULT,
         function_to_apply: str | None = None,
         truncation: bool = False,
-    ) -> list[Any]:
+    ) -> Any:
         """Classify a text, or several.
 
         Parameters
@@ -49,9 +53,9 @@ class TextClassificationPipeline(Pipeline):
 
         Returns
         -------
-        list
-            Dicts of ``label`` and ``score``. For a single text a list of one, or of `top_k`; for a list of texts a
-            dict for each, or with `top_k` a list for each.
+        list or dict
+            Dicts of ``label`` and ``score``. Without `top_k`: a list of one for a text, the dict itself for a pair,
+            and a list of dicts for a list. With `top_k`: a list of that many, or a list of such lists.
 
         Raises
         ------
@@ -60,9 +64,11 @@ class TextClassificationPipeline(Pipeline):
         """
         if top_k is not _DEFAULT and top_k is not None and (type(top_k) is not int or top_k < 1):
             raise InputError(f"top_k is {top_k!r}; it must be a whole number from 1, or None for all labels")
-        if function_to_apply is not None and function_to_apply not in _FUNCTIONS:
+        if function_to_apply is not None and function_to_apply not in tuple(_FUNCTIONS):
             raise InputError(f"function_to_apply is {function_to_apply!r}; allowed: {', '.join(map(repr, _FUNCTIONS))}")
         single = isinstance(texts, str | Mapping)
+        if not single and not isinstance(texts, list | tuple | np.ndarray):
+            raise InputError(f"the input is a {type(texts).__name__}; give a string, a dict, or a list of them")
         pairs = [_as_pair(text) for text in ([texts] if single else texts)]
         rows = self.encode_pairs(pairs, truncation=truncation)
         function = _FUNCTIONS[function_to_apply or self._default_function()]
@@ -71,9 +77,9 @@ class TextClassificationPipeline(Pipeline):
             logits = self.model(batch.input_ids, batch.attention_mask).logits  # (B, K)
             for index, scores in zip(batch.indices, function(logits), strict=True):
                 answers[index] = self._labels(scores, 1 if top_k is _DEFAULT else top_k)
-        if top_k is _DEFAULT and not single:
-            return [labels[0] for labels in answers]
-        return list(answers[0]) if single else answers
+        if top_k is _DEFAULT and not isinstance(texts, str):
+            answers = [labels[0] for labels in answers]
+        return answers[0] if single else answers
 
     def _default_function(self) -> str:
         config = self.model.config
@@ -84,13 +90,15 @@ class TextClassificationPipeline(Pipeline):
         return "softmax"
 
     def _labels(self, scores: np.ndarray, count: int | None) -> list[dict[str, Any]]:
-        order = np.argsort(-scores, kind="stable")[:count]
+        order = best(np.arange(len(scores)), scores, len(scores) if count is None else count)
         return [{"label": self.model.config.id2label[int(i)], "score": float(scores[i])} for i in order]
 
 
 def _as_pair(text: Any) -> tuple[str, str | None]:
     if isinstance(text, str):
         return text, None
-    if isinstance(text, Mapping) and set(text) <= {"text", "text_pair"} and "text" in text:
-        return text["text"], text.get("text_pair")
-    raise InputError(f"a text is {str(text):.80}; give a string, or {{'text': ..., 'text_pair': ...}} for a pair")
+    if isinstance(text, Mapping) and "text" in text and set(text) <= {"text", "text_pair"}:
+        first, second = text["text"], text.get("text_pair")
+        if isinstance(first, str) and (second is None or isinstance(second, str)):
+            return first, second
+    raise InputError(f"a text is {text!r:.80}; give a string, or {{'text': ..., 'text_pair': ...}} for a pair")

@@ -21,11 +21,11 @@ STRATEGIES = ("none", "simple", "first", "average", "max")
 class Piece(NamedTuple):
     """A token, or the tokens of one word, before grouping."""
 
-    ids: list[int]
-    scores: np.ndarray  # (K,), of the token, or (tokens, K)
+    tokens: list[str]
+    scores: np.ndarray  # (K,)
     start: int
     end: int
-    index: int
+    place: int  # in the row, special tokens included
     continues: bool  # a word that began with an earlier token
 
 
@@ -34,6 +34,7 @@ class TokenClassificationPipeline(Pipeline):
 
     task = "token-classification"
     model_class = RobertaPreLayerNormForTokenClassification
+    remedy = "truncation=True to have it cut, or a stride and an aggregation_strategy to have it read in windows"
 
     def __call__(
         self,
@@ -42,6 +43,7 @@ class TokenClassificationPipeline(Pipeline):
         aggregation_strategy: str = "none",
         ignore_labels: Collection[str] = ("O",),
         stride: int | None = None,
+        truncation: bool = False,
     ) -> list[Any]:
         """Label the tokens of a text, or of several.
 
@@ -56,7 +58,9 @@ class TokenClassificationPipeline(Pipeline):
             Labels, or names of groups, that are left out.
         stride : int, optional
             Take texts that are too long in windows that share this many tokens; of overlapping groups the longer,
-            or else the more certain, is kept. It needs an aggregation strategy. Without it they are an error.
+            or else the more certain, is kept. It needs an aggregation strategy.
+        truncation : bool
+            Whether to cut texts that are too long for the model, instead of raising.
 
         Returns
         -------
@@ -74,18 +78,24 @@ class TokenClassificationPipeline(Pipeline):
             raise InputError(
                 f"aggregation_strategy is {aggregation_strategy!r}; allowed: {', '.join(map(repr, STRATEGIES))}"
             )
-        if isinstance(ignore_labels, str):
-            raise InputError(f"ignore_labels is the string {ignore_labels!r}; give a list of labels")
+        if isinstance(ignore_labels, str) or not isinstance(ignore_labels, Collection):
+            raise InputError(f"ignore_labels is {ignore_labels!r:.80}; give a list of labels")
+        if not isinstance(truncation, bool):
+            raise InputError(f"truncation is {truncation!r}; allowed: False, True")
         if stride is not None and aggregation_strategy == "none":
             raise InputError("stride needs an aggregation_strategy: tokens of two windows cannot be told apart")
+        if stride is not None and truncation:
+            raise InputError("stride reads the whole of a long text and truncation cuts it; give one of the two")
         every = as_texts(texts)
         windows, owners = [], []
         for index, text in enumerate(every):
-            pieces = self._windows(text, stride)
+            if not isinstance(text, str):
+                raise InputError(f"text[{index}] is a {type(text).__name__}, not a string; give strings")
+            pieces = self._windows(text, stride, truncation)
             windows += pieces
             owners += [index] * len(pieces)
         rows = [np.array(window.ids, np.int64) for window in windows]
-        self.check_rows(rows, [f"text {owner} (counted from 0)" if len(every) > 1 else "the text" for owner in owners])
+        self.check_rows(rows, [self.name_of(owner, every) for owner in owners])
         found: list[list[dict[str, Any]]] = [[] for _ in windows]
         for batch in self.batches(rows):
             logits = self.model(batch.input_ids, batch.attention_mask).logits  # (B, T, K)
@@ -101,10 +111,11 @@ class TokenClassificationPipeline(Pipeline):
                 answers[index] = _without_overlaps(answers[index])
         return answers[0] if isinstance(texts, str) else answers
 
-    def _windows(self, text: str, stride: int | None) -> list[Any]:
-        if stride is None:
+    def _windows(self, text: str, stride: int | None, truncation: bool) -> list[Any]:
+        if stride is None and not truncation:
             return self.tokenizer.windows(text)
-        return self.tokenizer.windows(text, truncation=True, max_length=self.max_tokens, stride=stride)
+        windows = self.tokenizer.windows(text, truncation=True, max_length=self.max_tokens, stride=stride or 0)
+        return windows[:1] if truncation else windows
 
     def _entities(self, text: str, window: Any, scores: np.ndarray, strategy: str) -> list[dict[str, Any]]:
         """The tokens or groups of one window; scores (T, K)."""
@@ -113,9 +124,12 @@ class TokenClassificationPipeline(Pipeline):
             if special:
                 continue
             start, end = window.offsets[index]
-            # a token with no space before or at its first character goes on with the word before it
-            continues = start > 0 and " " not in text[start - 1 : start + 1]
-            pieces.append(Piece([window.ids[index]], scores[index], start, end, index, continues))
+            if window.ids[index] == self.tokenizer.unk_token_id:
+                token, continues = text[start:end], False  # what is unknown is a word, and shown as it stands
+            else:
+                # a token with no space before or at its first character goes on with the word before it
+                token, continues = window.tokens[index], start > 0 and " " not in text[start - 1 : start + 1]
+            pieces.append(Piece([token], scores[index], start, end, index, continues))
         if strategy == "none":
             return [self._token(piece) for piece in pieces]
         if strategy != "simple":
@@ -137,8 +151,8 @@ class TokenClassificationPipeline(Pipeline):
         return {
             "entity": self._label(piece.scores),
             "score": float(piece.scores.max()),
-            "index": piece.index,
-            "word": self.tokenizer.id_to_token(piece.ids[0]),
+            "index": piece.place,
+            "word": piece.tokens[0],
             "start": piece.start,
             "end": piece.end,
         }
@@ -147,7 +161,7 @@ class TokenClassificationPipeline(Pipeline):
         return {
             "entity_group": self._label(pieces[0].scores).split("-", 1)[-1],
             "score": float(np.mean([piece.scores.max() for piece in pieces])),
-            "word": self.tokenizer.decode([token for piece in pieces for token in piece.ids]),
+            "word": self.tokenizer.convert_tokens_to_string([token for piece in pieces for token in piece.tokens]),
             "start": pieces[0].start,
             "end": pieces[-1].end,
         }
@@ -171,8 +185,8 @@ def _word(pieces: list[Piece], strategy: str) -> Piece:
         scores = max((piece.scores for piece in pieces), key=np.max)
     else:
         scores = np.stack([piece.scores for piece in pieces]).mean(axis=0)
-    ids = [token for piece in pieces for token in piece.ids]
-    return Piece(ids, scores, pieces[0].start, pieces[-1].end, pieces[0].index, False)
+    tokens = [token for piece in pieces for token in piece.tokens]
+    return Piece(tokens, scores, pieces[0].start, pieces[-1].end, pieces[0].place, False)
 
 
 def _split(label: str) -> tuple[bool, str]:
