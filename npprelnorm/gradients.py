@@ -78,7 +78,7 @@ class Gradients:
             self.add(name, rows)
 
     def regroup(self, name: str, groups: int) -> None:
-        """Split the first axis of an input's gradient as the caller's input had it: (B * groups, ...) -> (B, groups, ...)."""
+        """Split an input's first axis again, as the caller gave it: (B * groups, ...) -> (B, groups, ...)."""
         if name in self._values:
             value = self._values[name]
             self._values[name] = value.reshape(-1, groups, *value.shape[1:])

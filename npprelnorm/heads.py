@@ -216,4 +216,5 @@ def span_loss(
 
 def span_loss_backward(dloss: np.ndarray, cache: tuple[CrossEntropyCache, CrossEntropyCache]) -> np.ndarray:
     """dlogits (B, T, 2): half of the loss comes from each end."""
-    return np.stack([cross_entropy_backward(dloss * 0.5, one) for one in cache], axis=-1)
+    half = dloss * np.asarray(0.5, dloss.dtype)
+    return np.stack([cross_entropy_backward(half, one) for one in cache], axis=-1)

@@ -43,6 +43,7 @@ class GoldenCase:
     calls: list[GoldenCall]
     keep_cache: bool  # each call is given the cache that the one before returned
     gradients: dict[str, np.ndarray] | None  # of the last call: the loss, or sum(output * cotangent), by parameter
+    input_gradients: dict[str, np.ndarray]  # of the same, by the inputs that have gradients; in their own shapes
     cotangents: dict[str, np.ndarray]  # output name -> array; empty where the gradients are those of the loss
     problem_type: str | None  # the configuration's, after the last call
 
@@ -93,6 +94,9 @@ def load(version: str) -> tuple[GoldenCase, ...]:
                 calls=calls,
                 keep_cache=entry["keep_cache"],
                 gradients=gradients,
+                input_gradients={
+                    key: arrays[f"{name}/input-gradients/{key}"] for key in entry.get("input_gradients", ())
+                },
                 cotangents={key: arrays[f"{name}/cotangents/{key}"] for key in entry["cotangents"]},
                 problem_type=entry.get("problem_type"),
             )

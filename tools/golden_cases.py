@@ -40,7 +40,7 @@ class Case:
     calls: list[dict[str, Any]]
     construct: dict[str, Any] = field(default_factory=dict)  # further arguments of the class
     keep_cache: bool = False  # hand the cache of each call to the next
-    gradients: bool = False
+    gradients: bool = False  # of the last call, by every parameter and by every input that has one
     cotangents: dict[str, np.ndarray] = field(default_factory=dict)  # output name -> array, for models without a loss
 
 
@@ -137,6 +137,8 @@ def encoder_cases(seeded: Callable[[str], np.random.Generator]) -> Iterator[Case
     yield model(
         "inputs-embeds",
         lambda rng: {"inputs_embeds": rng.standard_normal((2, 7, 12)), "token_type_ids": rng.integers(0, 3, (2, 7))},
+        gradients=True,
+        cotangents=cotangents(seeded("cotangents")),
     )
     yield model(
         "head-mask-1d",
@@ -147,6 +149,8 @@ def encoder_cases(seeded: Callable[[str], np.random.Generator]) -> Iterator[Case
     yield model(
         "head-mask-2d",
         lambda rng: padded(rng, "left") | {"head_mask": np.array([[1.0, 0.25, 0.0], [0.0, 0.0, 1.0]])},
+        gradients=True,
+        cotangents=cotangents(seeded("cotangents")),
     )
     yield model("chunks-of-1", lambda rng: padded(rng, "right"), config={"chunk_size_feed_forward": 1})
     yield model(
@@ -187,10 +191,22 @@ def relative_cases(seeded: Callable[[str], np.random.Generator]) -> Iterator[Cas
         # no position embeddings are looked up, so a sequence may be as long as the table of distances: P
         yield Case(f"{kind}/longest", "Model", config, [{"input_ids": token_ids(rng, (1, 14))}])
         yield Case(
-            f"{kind}/head-mask", "Model", config, [padded(rng, "left") | {"head_mask": np.array([0.0, 1.0, 2.0])}]
+            f"{kind}/head-mask",
+            "Model",
+            config,
+            [padded(rng, "left") | {"head_mask": np.array([0.0, 1.0, 2.0])}],
+            gradients=True,
+            cotangents=cotangents(seeded("cotangents")),
         )
         embeds = {"inputs_embeds": rng.standard_normal((2, 7, 12))}
-        yield Case(f"{kind}/inputs-embeds", "Model", config, [embeds])
+        yield Case(
+            f"{kind}/inputs-embeds",
+            "Model",
+            config,
+            [embeds],
+            gradients=True,
+            cotangents=cotangents(seeded("cotangents")),
+        )
         cross = padded(rng, "right") | {
             "encoder_hidden_states": rng.standard_normal((2, 5, 12)),
             "use_cache": False,  # with a cache 4.56.2 takes all queries for the last one
@@ -225,7 +241,14 @@ def decoder_cases(seeded: Callable[[str], np.random.Generator]) -> Iterator[Case
     each = (rng.random((2, 7, 5)) < 0.5).astype(np.int64)
     yield Case("cross/mask-3d", "Model", config, [padded(rng, "left") | source | {"encoder_attention_mask": each}])
     heads = {"head_mask": np.array([[1.0, 0.25, 0.0], [0.0, 0.5, 1.0]])}
-    yield Case("cross/head-mask", "Model", config, [padded(rng, "right") | source | heads | {"use_cache": False}])
+    yield Case(
+        "cross/head-mask",
+        "Model",
+        config,
+        [padded(rng, "right") | source | heads | {"use_cache": False}],
+        gradients=True,
+        cotangents=cotangents(seeded("cotangents")),
+    )
     yield Case("cross/ignored-by-encoder", "Model", SHAPE, [padded(rng, "right") | source])
 
 
@@ -292,9 +315,9 @@ def language_model_cases(seeded: Callable[[str], np.random.Generator]) -> Iterat
     config = SHAPE | DECODER
     plain = {"input_ids": token_ids(rng, (2, 7))}
     labels = {"labels": some_ignored(rng, (2, 7), 19)}
-    yield Case("causal/num-items", "ForCausalLM", config, [plain | labels | {"num_items_in_batch": 5}])
+    yield Case("causal/num-items", "ForCausalLM", config, [plain | labels | {"num_items_in_batch": 5}], gradients=True)
     shifted = {"shift_labels": some_ignored(rng, (2, 7), 19)}
-    yield Case("causal/shift-labels", "ForCausalLM", config, [plain | labels | shifted])
+    yield Case("causal/shift-labels", "ForCausalLM", config, [plain | labels | shifted], gradients=True)
     yield Case("causal/as-encoder", "ForCausalLM", SHAPE, [plain | labels])
     yield Case("masked/as-decoder", "ForMaskedLM", config, [plain])
 
@@ -327,7 +350,8 @@ def task_cases(seeded: Callable[[str], np.random.Generator]) -> Iterator[Case]:
         "inputs_embeds": rng.standard_normal((2, 3, 5, 12)),
         "position_ids": rng.integers(0, 14, (2, 3, 5)),
     }
-    yield Case("choice/inputs-embeds", "ForMultipleChoice", SHAPE, [embeds])
+    scores = {"logits": seeded("cotangents").standard_normal((2, 3))}
+    yield Case("choice/inputs-embeds", "ForMultipleChoice", SHAPE, [embeds], gradients=True, cotangents=scores)
 
     tokens = {"num_labels": 5}
     labelled = padded(rng, "right") | {"labels": some_ignored(rng, (2, 7), 5)}
@@ -360,7 +384,9 @@ def version_5_cases(seeded: Callable[[str], np.random.Generator]) -> Iterator[Ca
         "infinite": np.where(np.tri(7, 7, -1, dtype=bool), 0.0, -np.inf)[None, None],  # row 0 sees nothing
     }
     for name, mask in additive.items():
-        yield Case(f"v5/mask-4d-{name}", "Model", SHAPE, [plain | {"attention_mask": mask}])
+        call = plain | {"attention_mask": mask}
+        some = {"gradients": True, "cotangents": cotangents(seeded("cotangents"))} if name == "biases" else {}
+        yield Case(f"v5/mask-4d-{name}", "Model", SHAPE, [call], **some)
     # a decoder takes a 4-D mask as it is: nothing causal is added
     given = plain | {"attention_mask": additive["each-head"], "use_cache": False}
     yield Case("v5/mask-4d-decoder", "Model", SHAPE | DECODER, [given])
@@ -380,7 +406,7 @@ def version_5_cases(seeded: Callable[[str], np.random.Generator]) -> Iterator[Ca
     keeps = {"0": (0, labels), "3": (3, labels[:, -3:]), "indices": (np.array([5, 0, 2]), labels[:, :3])}
     for name, (keep, kept) in keeps.items():
         call = plain | {"logits_to_keep": keep, "labels": kept}
-        yield Case(f"v5/logits-to-keep-{name}", "ForCausalLM", SHAPE | DECODER, [call])
+        yield Case(f"v5/logits-to-keep-{name}", "ForCausalLM", SHAPE | DECODER, [call], gradients=name != "0")
     # here lm_head.bias and lm_head.decoder.bias are two parameters, and only the second is used
     untied = SHAPE | {"tie_word_embeddings": False}
     yield Case("v5/masked-untied", "ForMaskedLM", untied, [padded(rng, "right") | {"labels": labels}], gradients=True)

@@ -24,6 +24,7 @@ from golden_cases import Case, cases_for
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden"
 PREFIX = "RobertaPreLayerNorm"
+DIFFERENTIABLE = ("inputs_embeds", "encoder_hidden_states", "head_mask")  # inputs that have a gradient
 
 
 def seeded(name: str) -> np.random.Generator:
@@ -123,12 +124,21 @@ def tuple_order(output: Any, arrays: dict[str, np.ndarray], plain: tuple[Any, ..
 
 
 def gradients_of(case: Case, model: torch.nn.Module, output: Any, arguments: dict[str, Any]) -> dict[str, np.ndarray]:
-    """d(loss)/d(parameter) of every parameter; a model without a loss gets `cotangents` on its outputs instead."""
+    """d(loss)/d(parameter) of every parameter; a model without a loss gets `cotangents` on its outputs instead.
+
+    The gradients of the inputs in `DIFFERENTIABLE` are left in their tensors.
+    """
     if case.cotangents:
         loss = sum((torch.from_numpy(cotangent) * output[name]).sum() for name, cotangent in case.cotangents.items())
     elif case.head == "ForCausalLM":  # transformers computes this loss in float32; its gradient would be as coarse
-        labels = arguments["labels"][:, 1:].flatten()
-        loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels)
+        logits, labels = output.logits, arguments.get("shift_labels")
+        if labels is None:
+            logits, labels = logits[:, :-1], arguments["labels"][:, 1:]
+        items = arguments.get("num_items_in_batch")
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), reduction="mean" if items is None else "sum"
+        )
+        loss = loss if items is None else loss / items
     else:
         loss = output.loss
     model.zero_grad()
@@ -160,6 +170,9 @@ def run(case: Case, arrays: dict[str, np.ndarray], weight_sets: dict[str, Any]) 
         if cache is not None:
             arguments["past_key_values"] = cache
         again = copy.deepcopy(arguments)  # a cache grows in place
+        inputs_trained = [name for name in DIFFERENTIABLE if case.gradients and name in arguments]
+        for name in inputs_trained:
+            arguments[name].requires_grad_()
         with torch.set_grad_enabled(case.gradients):
             output = model(**arguments, output_attentions=True, output_hidden_states=True)
         with torch.no_grad():
@@ -190,6 +203,8 @@ def run(case: Case, arrays: dict[str, np.ndarray], weight_sets: dict[str, Any]) 
     if case.gradients:
         gradients = gradients_of(case, model, output, arguments)
         arrays[f"{case.name}/gradients"] = np.concatenate([gradients[name].ravel() for name in sorted(gradients)])
+        entry["input_gradients"] = inputs_trained
+        arrays |= {f"{case.name}/input-gradients/{name}": arguments[name].grad.numpy() for name in inputs_trained}
     if case.head == "ForSequenceClassification":
         entry["problem_type"] = model.config.problem_type  # as the call left it
     return entry

@@ -64,7 +64,7 @@ def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, t
 def mean_squared_error_backward(dloss: np.ndarray, cache: tuple[np.ndarray]) -> np.ndarray:
     """dx = 2 (x - target) / count * dloss."""
     (difference,) = cache
-    return difference * (dloss * (2.0 / difference.size))
+    return difference * (dloss * np.asarray(2.0 / difference.size, difference.dtype))
 
 
 def binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -79,4 +79,4 @@ def binary_cross_entropy(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray,
 def binary_cross_entropy_backward(dloss: np.ndarray, cache: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """dx = (s(x) - target) / count * dloss."""
     probability, target = cache
-    return (probability - target) * (dloss * (1.0 / target.size))
+    return (probability - target) * (dloss * np.asarray(1.0 / target.size, probability.dtype))
