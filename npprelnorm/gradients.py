@@ -9,7 +9,7 @@ from fnmatch import translate
 import numpy as np
 
 from .errors import InputError
-from .ops.linear import LinearCache, linear_backward_input, linear_backward_params
+from .ops.linear import LinearCache, linear_backward_input, linear_backward_weight, sum_rows
 from .ops.normalization import LayerNormCache, layer_norm_backward
 from .params import Params
 
@@ -134,16 +134,20 @@ class GradientView:
         self.gradients.add(self.prefix + name, value)
 
     def linear(self, name: str, dy: np.ndarray, cache: LinearCache) -> np.ndarray:
-        """Backward of the linear map called `name`: puts down dweight and dbias unless both are frozen; returns dx."""
+        """Backward of the linear map called `name`: puts down dweight and dbias, if wanted; returns dx."""
         self.linear_params(name, dy, cache)
         return linear_backward_input(dy, cache)
 
     def linear_params(self, name: str, dy: np.ndarray, cache: LinearCache) -> None:
         """The part of `linear` that stays here, where nobody wants dx."""
-        if self.wants(name + ".weight") or self.wants(name + ".bias"):
-            dweight, dbias = linear_backward_params(dy, cache)
-            self.add(name + ".weight", dweight)
-            self.add(name + ".bias", dbias)
+        self.affine(name + ".weight", name + ".bias", dy, cache)
+
+    def affine(self, weight: str, bias: str, dy: np.ndarray, cache: LinearCache) -> None:
+        """Put down dweight and dbias of a linear map, each only where it is trained."""
+        if self.wants(weight):
+            self.add(weight, linear_backward_weight(dy, cache))
+        if self.wants(bias):
+            self.add(bias, sum_rows(dy))
 
     def norm(self, name: str, dy: np.ndarray, cache: LayerNormCache) -> np.ndarray:
         """Backward of the LayerNorm called `name`: puts down dweight and dbias; returns dx."""

@@ -17,7 +17,7 @@ from .inputs import as_array, as_floats, as_integers
 from .layers import Rng
 from .ops.activations import gelu, gelu_backward, tanh, tanh_backward
 from .ops.dropout import DropoutCache, dropout, dropout_backward
-from .ops.linear import LinearCache, linear, linear_backward_input, linear_backward_params
+from .ops.linear import LinearCache, linear, linear_backward_input
 from .ops.losses import (
     CrossEntropyCache,
     binary_cross_entropy,
@@ -67,11 +67,7 @@ def lm_head(p: View, hidden: np.ndarray, eps: float, tied: bool) -> tuple[np.nda
 
 def lm_head_backward(dlogits: np.ndarray, cache: LMHeadCache, g: GradientView, tied: bool) -> np.ndarray:
     """dhidden. A tied decoder adds to the word embeddings' gradient, the padding row included."""
-    weight, bias = _TIED_DECODER if tied else _OWN_DECODER
-    if g.wants(weight) or g.wants(bias):
-        dweight, dbias = linear_backward_params(dlogits, cache.decoder)
-        g.add(weight, dweight)
-        g.add(bias, dbias)
+    g.affine(*(_TIED_DECODER if tied else _OWN_DECODER), dlogits, cache.decoder)
     dx = linear_backward_input(dlogits, cache.decoder)
     dx = g.norm("lm_head.layer_norm", dx, cache.norm)
     dx = gelu_backward(dx, cache.activation)

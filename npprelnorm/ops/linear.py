@@ -24,7 +24,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
 
 def linear_backward(dy: np.ndarray, cache: LinearCache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dx = dy W, dweight = dy^T x, dbias = sum of dy over the rows. dy (..., out) -> (..., in), (out, in), (out,)."""
-    return linear_backward_input(dy, cache), *linear_backward_params(dy, cache)
+    return linear_backward_input(dy, cache), linear_backward_weight(dy, cache), sum_rows(dy)
 
 
 def linear_backward_input(dy: np.ndarray, cache: LinearCache) -> np.ndarray:
@@ -33,10 +33,9 @@ def linear_backward_input(dy: np.ndarray, cache: LinearCache) -> np.ndarray:
     return dx.reshape(cache.x.shape)
 
 
-def linear_backward_params(dy: np.ndarray, cache: LinearCache) -> tuple[np.ndarray, np.ndarray]:
-    """dweight = dy^T x and dbias alone, where nothing below wants dx."""
-    rows = dy.reshape(-1, dy.shape[-1])
-    return rows.T @ cache.x.reshape(-1, cache.x.shape[-1]), sum_rows(rows)  # (out, in), (out,)
+def linear_backward_weight(dy: np.ndarray, cache: LinearCache) -> np.ndarray:
+    """dweight = dy^T x alone, where nothing below wants dx."""
+    return dy.reshape(-1, dy.shape[-1]).T @ cache.x.reshape(-1, cache.x.shape[-1])  # (out, in)
 
 
 def sum_rows(x: np.ndarray) -> np.ndarray:
