@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import NpprelnormError, NpprelnormWarning
-from . import convert, embed, fill_mask, inspect, predict, train, verify
+from . import convert, embed, fill_mask, inspect, predict, pretrain, train, verify
 from .common import UsageError, printable
 
 EXAMPLES = """\
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         "inspect": inspect,
         "convert": convert,
         "verify": verify,
+        "pretrain": pretrain,
         "train": train,
         "predict": predict,
     }.items():

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..training.catalog import TASKS, task_class
-from ..training.schedules import SCHEDULES
 from ..training.settings import TrainingSettings
 from .common import UsageError, add_model_argument, folder_of, positive_int, printable, say_which_model, table
+from .training_options import Progress, add_settings_arguments, settings_of
 
 if TYPE_CHECKING:
     from ..model import BodyModel
@@ -49,28 +49,6 @@ examples:
   npprelnorm train classification --train train.jsonl --out ./head-only --freeze "roberta_prelayernorm.*"
   npprelnorm train masked-lm --train lines.jsonl --eval held-out.jsonl --out ./adapted --mask-rate 0.4 --whole-words"""
 
-_DEFAULTS = TrainingSettings()
-
-# setting -> what it is, as --help says it
-_NUMBERS: dict[str, str] = {
-    "epochs": "passes over the data",
-    "steps": "optimizer steps, instead of --epochs",
-    "batch_size": "examples in one forward",
-    "accumulate": "forwards in one optimizer step",
-    "learning_rate": "the peak",
-    "warmup": "steps in which the learning rate rises to its peak; below 1: as a part of all steps",
-    "weight_decay": "of AdamW, on matrices only",
-    "beta1": "of AdamW",
-    "beta2": "of AdamW",
-    "eps": "of AdamW",
-    "max_grad_norm": "clip gradients to this global norm; 0: do not",
-    "eval_every": "steps between evaluations; 0: once an epoch",
-    "save_every": "steps between checkpoints; 0: once an epoch",
-    "log_every": "steps between lines of the log; 0: once an epoch",
-    "patience": "stop after so many evaluations without gain; 0: never",
-    "seed": "of everything that is random; the same seed gives the same model, bit for bit",
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of this command."""
@@ -89,40 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     masking.add_argument("--mask-rate", type=float, default=0.4, metavar="P", help="part that is masked (default: 0.4)")
     masking.add_argument("--mask-strategy", choices=("mask", "80-10-10"), default="mask", help="(default: mask)")
     masking.add_argument("--whole-words", action="store_true", help="mask whole words")
-    how = parser.add_argument_group("how to train")
-    kinds = {item.name: int if str(item.type).startswith("int") else float for item in dataclasses.fields(_DEFAULTS)}
-    for name, what in _NUMBERS.items():
-        default = getattr(_DEFAULTS, name)
-        said = "" if default is None else f" (default: {default:g})"
-        how.add_argument(
-            "--" + name.replace("_", "-"), type=kinds[name], default=default, metavar="N", help=what + said
-        )
-    how.add_argument("--schedule", choices=SCHEDULES, default=_DEFAULTS.schedule, help="(default: %(default)s)")
-    how.add_argument("--no-dropout", action="store_true", help="switch the configuration's dropout off")
-    how.add_argument("--recompute", action="store_true", help="less memory for one more forward a step")
-    how.add_argument(
-        "--freeze", nargs="+", default=[], metavar="PATTERN", help='parameters that stay, such as "*.layer.0.*"'
-    )
-    how.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: %(default)s)")
+    add_settings_arguments(parser, TrainingSettings())
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: %(default)s)")
     parser.add_argument("--plot", action="store_true", help="draw loss.png (needs npprelnorm[plot])")
-
-
-def _settings(args: argparse.Namespace) -> TrainingSettings:
-    try:
-        return TrainingSettings(
-            **{name: getattr(args, name) for name in _NUMBERS},
-            schedule=args.schedule,
-            dropout=not args.no_dropout,
-            recompute=args.recompute,
-            frozen=tuple(args.freeze),
-        )
-    except InputError as error:
-        raise UsageError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, write the folder, print the metrics."""
-    settings = _settings(args)
+    settings = settings_of(args)
     if args.patience and not args.eval:
         raise UsageError("--patience is about evaluations; give --eval FILE")
     if args.plot:
@@ -195,7 +147,7 @@ def _train(args: argparse.Namespace, task: Task, settings: TrainingSettings, out
     tokenizer = Tokenizer.from_pretrained(source)
     model = load_for(task, source, dtype=args.dtype, seed=settings.seed)
     data = task.data(0, tokenizer, model.config)
-    progress = _Progress()
+    progress = Progress()
     trainer = Trainer(
         model,
         data,
@@ -226,46 +178,6 @@ def _train(args: argparse.Namespace, task: Task, settings: TrainingSettings, out
         "eval": {name[5:]: value for line in evaluations[-1:] for name, value in line.items() if name != "step"},
     }
     folder.finish(out, model, tokenizer, metrics)
-
-
-class _Progress:
-    """A bar on a terminal, and a line for each evaluation; both on stderr."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._step = 0
-
-    def step(self, step: int, total: int, loss: float) -> None:
-        """After each step."""
-        self._step = step
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]  # tokenizers' hub client needs it too
-
-            self._bar = tqdm(total=total, initial=step - 1, unit="step", file=sys.stderr)
-        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        self._bar.update(step - self._bar.n)
-
-    def telling(self, evaluate: Callable[[Any], Mapping[str, float]]) -> Callable[[Any], Mapping[str, float]]:
-        """`evaluate`, which also says what it found."""
-
-        def told(model: Any) -> Mapping[str, float]:
-            metrics = evaluate(model)
-            line = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            text = f"npprelnorm: step {self._step}: {line}"
-            if self._bar is None:
-                sys.stderr.write(text + "\n")
-            else:
-                self._bar.write(text, file=sys.stderr)
-            return metrics
-
-        return told
-
-    def close(self) -> None:
-        """Leave the last state of the bar on the terminal."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _for_people(metrics: Mapping[str, Any]) -> str:

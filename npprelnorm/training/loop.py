@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +15,16 @@ import numpy as np
 
 from ..errors import InputError, TrainingError
 from ..files import write_text
+from ..gradients import frozen_names
 from ..heads import IGNORE
+from ..language_models import RobertaPreLayerNormForCausalLM
 from ..model import BodyModel
 from ..params import Params
 from . import state
 from .batches import epoch_batches
-from .optimizer import AdamW, clip_by_global_norm
-from .schedules import SCHEDULES, factor
+from .optimizer import AdamW, clip_by_global_norm, global_norm
+from .schedules import factor
+from .settings import TrainingSettings
 
 Inputs = dict[str, Any]
 
@@ -36,96 +39,34 @@ class TrainingData(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train.
+def counted(model: BodyModel, inputs: Mapping[str, Any]) -> int:
+    """How many labels of a batch count: the weight of its mean loss among others. One for each row where all do.
 
-    Attributes
-    ----------
-    epochs : float
-        Passes over the data; `steps` wins where both are given.
-    steps : int, optional
-        Optimizer steps.
-    batch_size : int
-        Examples in one forward.
-    accumulate : int
-        Forwards in one optimizer step; the step is that of one large batch.
-    learning_rate : float
-        The peak.
-    schedule : {"linear", "cosine", "constant"}
-    warmup : float
-        Steps of warm-up; below 1, as a part of all steps.
-    weight_decay, beta1, beta2, eps, max_grad_norm : float
-        Of AdamW, and the global norm that gradients are clipped to (0: not clipped).
-    dropout : bool
-        Whether the configuration's dropout is on.
-    frozen : tuple of str
-        Patterns of parameters that stay as they are.
-    recompute : bool
-        Less memory for one more forward, see `BodyModel.loss_and_grads`.
-    eval_every, save_every, log_every : int
-        Steps between evaluations, checkpoints and log lines; 0: once an epoch, at the end of each.
-    patience : int
-        Evaluations without gain after which to stop; 0: never.
-    seed : int
-        Two runs with one seed, data and machine end in the same bits.
+    Raises
+    ------
+    InputError
+        If there are no labels.
     """
-
-    epochs: float = 3.0
-    steps: int | None = None
-    batch_size: int = 16
-    accumulate: int = 1
-    learning_rate: float = 1e-4
-    schedule: str = "linear"
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    max_grad_norm: float = 1.0
-    dropout: bool = True
-    frozen: tuple[str, ...] = ()
-    recompute: bool = False
-    eval_every: int = 0
-    save_every: int = 0
-    log_every: int = 10
-    patience: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value, allowed, rule in (
-            ("epochs", self.epochs, 0 < self.epochs < math.inf, "above 0"),
-            ("steps", self.steps, self.steps is None or self.steps > 0, "above 0, or None"),
-            ("batch_size", self.batch_size, self.batch_size > 0, "above 0"),
-            ("accumulate", self.accumulate, self.accumulate > 0, "above 0"),
-            ("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0"),
-            ("schedule", self.schedule, self.schedule in SCHEDULES, ", ".join(SCHEDULES)),
-            ("warmup", self.warmup, 0 <= self.warmup < math.inf, "0 or more"),
-            ("max_grad_norm", self.max_grad_norm, 0 <= self.max_grad_norm < math.inf, "0 or more"),
-            ("eval_every", self.eval_every, self.eval_every >= 0, "0 or more"),
-            ("save_every", self.save_every, self.save_every >= 0, "0 or more"),
-            ("log_every", self.log_every, self.log_every > 0, "above 0"),
-            ("patience", self.patience, self.patience >= 0, "0 or more"),
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-        ):
-            if not allowed:
-                raise InputError(f"{name} is {value!r}; allowed: {rule}")
-
-
-def counted(inputs: Mapping[str, Any]) -> int:
-    """How many labels of a batch count: the weight of its mean loss among others. One for each row where all do."""
-    labels = inputs.get("labels", inputs.get("start_positions"))
-    array = np.asarray(labels)
-    if array.dtype.kind not in "iu":
-        return len(array)
-    return int((array != IGNORE).sum())
+    if inputs.get("start_positions") is not None:
+        tokens = np.shape(inputs["input_ids"])[-1]
+        return int((np.asarray(inputs["start_positions"]) < tokens).sum())
+    if inputs.get("labels") is None:
+        raise InputError(f"the data's collate gave no labels, only {', '.join(inputs)}; there is nothing to learn")
+    labels = np.asarray(inputs["labels"])
+    if labels.dtype.kind not in "iu":
+        return len(labels)
+    if isinstance(model, RobertaPreLayerNormForCausalLM):
+        labels = labels[:, 1:]  # no token predicts the first
+    return int((labels != IGNORE).sum())
 
 
 class Trainer:
     """Trains a model in a folder, and takes up a run where a killed process left it.
 
-    The folder gets ``metrics.jsonl`` (a line for each logged step and each evaluation) and ``checkpoints/``; the best
-    model, or the last where nothing is evaluated, is in ``model`` when `run` returns.
+    The folder gets ``metrics.jsonl`` and ``checkpoints/``; the best model, or the last where nothing is evaluated, is
+    in ``model`` when `run` returns. Lines of the log have ``step`` and either ``loss`` (mean over the steps since the
+    line before), ``grad_norm`` (before clipping), ``learning_rate`` and ``seconds`` (of this step), or the metrics of
+    an evaluation as ``eval_...``.
 
     Parameters
     ----------
@@ -141,6 +82,11 @@ class Trainer:
     greater_is_better : bool
     progress : callable, optional
         Called after each step with (step, total, loss): a progress bar.
+
+    Raises
+    ------
+    InputError
+        If there is no example, nothing to train, or a frozen pattern that matches no parameter.
     """
 
     def __init__(
@@ -162,8 +108,11 @@ class Trainer:
         self.evaluate, self.metric, self.greater_is_better = evaluate, metric, greater_is_better
         self.report = progress
         model.params = {name: value.copy() for name, value in model.params.items()}
+        frozen = frozen_names(model.params, settings.frozen)
+        if len(frozen) == len(model.params):
+            raise InputError(f"frozen is {settings.frozen!r}, which freezes every parameter; there is nothing to train")
         self.optimizer = AdamW(
-            model.params,
+            {name: value for name, value in model.params.items() if name not in frozen},
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
             weight_decay=settings.weight_decay,
@@ -172,7 +121,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(data.lengths) / per_step)
         self.total = settings.steps or max(1, round(settings.epochs * self.steps_per_epoch))
         self.warmup = round(settings.warmup * self.total if settings.warmup < 1 else settings.warmup)
-        self.progress = state.Progress(settings=_plain(settings))
+        self.progress = state.Progress(settings=settings.to_dict(), data=fingerprint(data))
         self._epoch_cache: tuple[int, list[np.ndarray]] | None = None
 
     @property
@@ -190,39 +139,54 @@ class Trainer:
         CheckpointMismatchError
             If the folder holds a run of another model or with other settings.
         """
-        self._resume()
-        every = self.settings
-        while self.progress.step < self.total and not self.progress.finished:
-            started = time.perf_counter()
-            loss, norm, rate = self._step()
-            self.progress.step = step = self.progress.step + 1
-            if step % every.log_every == 0 or step == self.total:
-                seconds = time.perf_counter() - started
-                self._log({"step": step, "loss": loss, "grad_norm": norm, "learning_rate": rate, "seconds": seconds})
-            if self.report:
-                self.report(step, self.total, loss)
-            if self.evaluate and (step % (every.eval_every or self.steps_per_epoch) == 0 or step == self.total):
-                self._evaluate()
-            if step % (every.save_every or self.steps_per_epoch) == 0 or step == self.total or self.progress.finished:
-                state.save(self.checkpoints, "step", self.model, self.optimizer, self.progress)
-        best = state.latest(self.checkpoints, "best")
-        if best is not None and self.progress.best_step != self.progress.step:
-            kept = type(self.model).from_pretrained(best, dtype=self.model.dtype.name)
-            self.model.params = {name: value.copy() for name, value in kept.params.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with state.alone(self.folder):
+            self._resume()
+            while self.progress.step < self.total and not self.progress.finished:
+                self._advance()
+            best = state.latest(self.checkpoints, "best")
+            if best is not None and self.progress.best_step != self.progress.step:
+                kept = type(self.model).from_pretrained(best, dtype=self.model.dtype.name)
+                self.model.params = {name: value.copy() for name, value in kept.params.items()}
         return self.progress
 
+    def _advance(self) -> None:
+        """One step, and what is due after it."""
+        every, progress = self.settings, self.progress
+        started = time.perf_counter()
+        loss, norm, rate = self._step()
+        progress.step = step = progress.step + 1
+        progress.loss_sum += loss
+        progress.loss_steps += 1
+        if step % (every.log_every or self.steps_per_epoch) == 0 or step == self.total:
+            mean, seconds = progress.loss_sum / progress.loss_steps, time.perf_counter() - started
+            self._log({"step": step, "loss": mean, "grad_norm": norm, "learning_rate": rate, "seconds": seconds})
+            progress.loss_sum, progress.loss_steps = 0.0, 0
+        if self.report:
+            self.report(step, self.total, loss)
+        if self.evaluate and (step % (every.eval_every or self.steps_per_epoch) == 0 or step == self.total):
+            self._require_finite()
+            self._evaluate()
+        if step % (every.save_every or self.steps_per_epoch) == 0 or step == self.total or progress.finished:
+            self._require_finite()
+            state.save(self.checkpoints, "step", self.model, self.optimizer, progress)
+
     def _resume(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         found = state.latest(self.checkpoints, "step")
         if found is not None:
-            own = self.progress.settings
+            own = self.progress
             self.progress = state.restore(found, self.model, self.optimizer)
-            changed = sorted(name for name in own if self.progress.settings.get(name) != own[name])
+            changed = sorted(name for name in own.settings if self.progress.settings.get(name) != own.settings[name])
             if changed:
                 name = changed[0]
                 raise InputError(
-                    f"{self.folder} holds a run with {name}={self.progress.settings.get(name)!r}, not {own[name]!r}; "
-                    "continue it with the same settings, or start in an empty folder"
+                    f"{self.folder} holds a run with {name}={self.progress.settings.get(name)!r}, not "
+                    f"{own.settings[name]!r}; continue it with the same settings, or start in an empty folder"
+                )
+            if self.progress.data != own.data:
+                raise InputError(
+                    f"{self.folder} holds a run on other examples; continue it with the same data, or start in an "
+                    "empty folder"
                 )
         self._cut_log(self.progress.step)
 
@@ -241,11 +205,11 @@ class Trainer:
         rng = np.random.default_rng([settings.seed, 1, step])
         groups = self._batches(step)
         inputs = [self.data.collate(indices, rng) for indices in groups]
-        weights = [counted(one) for one in inputs]
+        weights = [counted(self.model, one) for one in inputs]
         everything = max(1, sum(weights))
         total: Params = {}
         loss = 0.0
-        for indices, one, weight in zip(groups, inputs, weights, strict=True):
+        for number, (one, weight) in enumerate(zip(inputs, weights, strict=True)):
             if not weight:
                 continue
             share = weight / everything
@@ -254,30 +218,57 @@ class Trainer:
                 output, grads = self.model.vjp(
                     {"loss": share}, rng=dropout, frozen=settings.frozen, recompute=settings.recompute, **one
                 )
+                size = global_norm(grads)
             value = float(output.loss)
             if not math.isfinite(value):
-                raise self._failure("loss", value, indices, one)
+                raise self._failure("loss", value, number, groups, one, grads)
+            if not math.isfinite(size):
+                raise self._failure("gradient norm", size, number, groups, one, grads)
             loss += value * share
             for name, gradient in grads.items():
                 total[name] = total[name] + gradient if name in total else gradient
         norm = clip_by_global_norm(total, settings.max_grad_norm or math.inf)
-        if not math.isfinite(norm):
-            raise self._failure("gradient norm", norm, np.concatenate(groups), inputs[0])
         rate = settings.learning_rate * factor(settings.schedule, step, self.warmup, self.total)
-        self.optimizer.step(self.model.params, total, rate)
+        with np.errstate(all="ignore"):  # found out before the next checkpoint
+            self.optimizer.step(self.model.params, total, rate)
         return loss, norm, rate
 
-    def _failure(self, what: str, value: float, indices: np.ndarray, inputs: Inputs) -> TrainingError:
+    def _require_finite(self) -> None:
+        """Keep parameters that are of no use from replacing a good checkpoint."""
+        bad = _not_finite(self.model.params)
+        if bad:
+            raise TrainingError(
+                f"step {self.progress.step} left NaN or infinity in {bad}; the last good checkpoint is kept in "
+                f"{self.checkpoints}; try a lower learning rate or more warm-up"
+            )
+
+    def _failure(
+        self, what: str, value: float, number: int, groups: list[np.ndarray], inputs: Inputs, grads: Params
+    ) -> TrainingError:
+        indices = groups[number]
         examples = ", ".join(str(i) for i in indices[:8]) + (", ..." if len(indices) > 8 else "")
+        gradient = _not_finite(grads)
+        first = first_bad_tensor(self.model, inputs) or (
+            f"the gradient of {gradient}" if gradient else "none, but a square of the gradients overflows"
+        )
         return TrainingError(
-            f"the {what} is {value} at step {self.progress.step + 1} (examples {examples}); first tensor with NaN or "
-            f"infinity: {first_bad_tensor(self.model, inputs)}; the last good checkpoint is kept in "
+            f"the {what} is {value} at step {self.progress.step + 1}, batch {number + 1} of {len(groups)} (examples "
+            f"{examples}); first tensor with NaN or infinity: {first}; the last good checkpoint is kept in "
             f"{self.checkpoints}; try a lower learning rate or more warm-up"
         )
 
     def _evaluate(self) -> None:
         assert self.evaluate is not None
-        metrics = dict(self.evaluate(self.model))
+        with np.errstate(all="ignore"):  # found out below
+            metrics = {name: float(value) for name, value in self.evaluate(self.model).items()}
+        if self.metric not in metrics:
+            raise InputError(f"metric is {self.metric!r}, but the evaluation gives only {', '.join(metrics)}")
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the evaluation after step {self.progress.step} gives {name} = {value}; the last good checkpoint "
+                    f"is kept in {self.checkpoints}; try a lower learning rate or more warm-up"
+                )
         self._log({"step": self.progress.step} | {f"eval_{name}": value for name, value in metrics.items()})
         value, best = metrics[self.metric], self.progress.best
         gain = best is None or (value > best if self.greater_is_better else value < best)
@@ -297,43 +288,58 @@ class Trainer:
 
     def _log(self, line: Mapping[str, Any]) -> None:
         with open(self.log_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def _cut_log(self, step: int) -> None:
         """Drop what a killed process logged after its last checkpoint, half a line at the end included."""
         if self.log_path.exists():
-            write_text(
-                self.log_path, "".join(json.dumps(m) + "\n" for m in read_log(self.log_path) if m["step"] <= step)
-            )
+            kept = [line for line in read_log(self.log_path) if line["step"] <= step]
+            write_text(self.log_path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def fingerprint(data: TrainingData) -> str:
+    """What tells one data set from another: a digest of the examples' number and lengths."""
+    return hashlib.sha256(np.ascontiguousarray(data.lengths, "<i8").tobytes()).hexdigest()
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The whole lines of a metrics log."""
-    lines = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    """The whole lines of a metrics log.
+
+    Raises
+    ------
+    InputError
+        If it is no metrics log.
+    """
+    lines: list[dict[str, Any]] = []
+    for text in Path(path).read_bytes().split(b"\n")[:-1]:  # what has no line end is half a line of a killed process
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the process was killed while it wrote this line
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or type(line.get("step")) is not int:
+            raise InputError(f"{path}, line {len(lines) + 1} is no line of a metrics log; remove the file")
+        lines.append(line)
     return lines
 
 
-def first_bad_tensor(model: BodyModel, inputs: Mapping[str, Any]) -> str:
-    """Name of the first parameter, hidden state or logits (in this order) that is not finite."""
-    for name, value in model.params.items():
-        if not np.isfinite(value).all():
+def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
+    # a sum is a cheaper first look than isfinite of every element: it is not finite if any of them is not
+    for name, value in arrays.items():
+        with np.errstate(all="ignore"):
+            total = float(value.sum())
+        if not math.isfinite(total) and not np.isfinite(value).all():
             return name
+    return None
+
+
+def first_bad_tensor(model: BodyModel, inputs: Mapping[str, Any]) -> str | None:
+    """Name of the first parameter, hidden state or output (in this order) that is not finite, if any is not."""
+    bad = _not_finite(model.params)
+    if bad:
+        return bad
     with np.errstate(all="ignore"):
-        output = model(**inputs, output_hidden_states=True)
-    names = [f"hidden_states[{i}]" for i in range(len(output.hidden_states))]
-    fields: Sequence[tuple[str, Any]] = [*zip(names, output.hidden_states, strict=True), *output.items()]
-    for name, value in fields:
-        if isinstance(value, np.ndarray) and not np.isfinite(value).all():
-            return name
-    return "a gradient"
-
-
-def _plain(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings as JSON gives them back."""
-    result: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    return result
+        output = model(**inputs, output_hidden_states=True, return_dict=True)
+    states = {f"hidden_states[{index}]": value for index, value in enumerate(output.hidden_states)}
+    fields = {name: value for name, value in output.items() if isinstance(value, np.ndarray)}
+    fields["loss"] = fields.pop("loss")  # it comes last
+    return _not_finite(states | fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,14 @@ from ..errors import InputError
 from ..heads import IGNORE
 
 STRATEGIES = ("mask", "80-10-10")
+
+
+def check_masking(rate: float, strategy: str) -> None:
+    """Raise `InputError` for a rate or strategy that is not allowed."""
+    if not 0.0 < rate <= 1.0:
+        raise InputError(f"the masking rate is {rate}; allowed: above 0, up to 1")
+    if strategy not in STRATEGIES:
+        raise InputError(f"the masking strategy is {strategy!r}; allowed: {', '.join(STRATEGIES)}")
 
 
 class Masked(NamedTuple):
@@ -60,10 +69,7 @@ def mask_tokens(
     InputError
         For a rate or strategy that is not allowed.
     """
-    if not 0.0 < rate <= 1.0:
-        raise InputError(f"the masking rate is {rate}; allowed: above 0, up to 1")
-    if strategy not in STRATEGIES:
-        raise InputError(f"the masking strategy is {strategy!r}; allowed: {', '.join(STRATEGIES)}")
+    check_masking(rate, strategy)
     chosen = np.zeros(input_ids.shape, np.bool_)
     for row in range(input_ids.shape[0]):
         places = np.flatnonzero(maskable[row])
@@ -83,3 +89,32 @@ def mask_tokens(
         swapped = chosen & (lot >= 0.8) & (lot < 0.9)
         hidden[swapped] = rng.integers(0, vocab_size, int(swapped.sum()))
     return Masked(hidden, labels)
+
+
+def word_starts(vocabulary: Mapping[str, int], special_ids: np.ndarray) -> np.ndarray:
+    """Whether each token of a byte-level BPE vocabulary begins a word: those with a leading space, and special ones.
+
+    The running sum of it over a row numbers the words, as `mask_tokens` takes them; what follows a word without a
+    space, such as a comma, is of that word.
+
+    Parameters
+    ----------
+    vocabulary : mapping of str to int
+        As from `Tokenizer.get_vocab`.
+    special_ids : integers (N,)
+
+    Returns
+    -------
+    booleans (V,)
+
+    Raises
+    ------
+    InputError
+        If no token has a leading space: the vocabulary is of another kind.
+    """
+    starts = np.zeros(max(vocabulary.values(), default=0) + 1, np.bool_)
+    starts[[number for token, number in vocabulary.items() if token.startswith("Ġ")]] = True
+    if not starts.any():
+        raise InputError("no token of this vocabulary begins with a space (Ġ), so words are unknown: mask tokens")
+    starts[special_ids] = True
+    return starts

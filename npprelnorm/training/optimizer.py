@@ -17,18 +17,20 @@ def decays(name: str) -> bool:
 
 
 def global_norm(grads: Mapping[str, np.ndarray]) -> float:
-    """Euclidean norm of all gradients together; each tensor's sum of squares is added up in float64."""
-    return math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+    """Euclidean norm of all gradients together: each tensor's sum of squares in its own dtype, their sum in float64."""
+    with np.errstate(over="ignore"):  # infinity says it
+        return math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
 
 
 def clip_by_global_norm(grads: Params, max_norm: float) -> float:
     """Scale all gradients, in place, so that their global norm is at most `max_norm`; returns the norm before.
 
-    The factor is max_norm / (norm + 1e-6) where that is below 1, as in torch's ``clip_grad_norm_``.
+    The factor is max_norm / (norm + 1e-6) where that is below 1, as in torch's ``clip_grad_norm_``. Gradients whose
+    norm is not finite are left alone.
     """
     norm = global_norm(grads)
     factor = max_norm / (norm + 1e-6)
-    if factor < 1.0:
+    if math.isfinite(norm) and factor < 1.0:
         for gradient in grads.values():
             gradient *= factor
     return norm

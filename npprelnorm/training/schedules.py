@@ -35,7 +35,7 @@ def factor(schedule: str, step: int, warmup: int, total: int) -> float:
         return step / max(1, warmup)
     if schedule == "constant":
         return 1.0
-    progress = (step - warmup) / max(1, total - warmup)
     if schedule == "linear":
-        return max(0.0, 1.0 - progress)
+        return max(0.0, (total - step) / max(1, total - warmup))
+    progress = (step - warmup) / max(1, total - warmup)
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.folder import open_tensors
 from ..checkpoint.safetensors_file import SafetensorsFile, write_safetensors
-from ..errors import CheckpointFormatError, CheckpointMismatchError
+from ..errors import CheckpointFormatError, CheckpointMismatchError, InputError
 from ..files import read_json, write_json
 from ..model import BodyModel
 from .optimizer import AdamW
@@ -28,10 +31,39 @@ class Progress:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     finished: bool = False
+    loss_sum: float = 0.0  # since the last log line, over loss_steps steps
+    loss_steps: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    data: str = ""  # fingerprint of the examples
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; the system lets go of the lock when this one dies.
+
+    Raises
+    ------
+    InputError
+        If another process is training there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: without a lock, as nothing else there is let go of by a killed process
+        yield
+        return
+    with open(folder / ".lock", "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"another process is training in {folder}; wait for it, or choose another folder"
+            ) from None
+        yield
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # where a folder cannot be opened
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -46,24 +78,34 @@ def _folders(root: Path, kind: str) -> list[Path]:
     return sorted(p for p in root.iterdir() if (match := _NAME.fullmatch(p.name)) and match.group(1) == kind)
 
 
+def _discard(folder: Path) -> None:
+    """Remove a folder; from the first moment on it is no checkpoint, however far the removal gets."""
+    doomed = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)  # by a process that was killed here
+    if folder.exists():
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed)
+
+
 def save(root: Path, kind: str, model: BodyModel, optimizer: AdamW | None, progress: Progress) -> Path:
     """Write a checkpoint ``{kind}-{step}`` below `root`, then remove the older ones of its kind."""
     root.mkdir(parents=True, exist_ok=True)
     target = root / f"{kind}-{progress.step:08d}"
-    temporary = root / f".{target.name}.tmp"
+    temporary = root / f".{target.name}.new.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     if optimizer is not None:
         write_safetensors(temporary / _OPTIMIZER, optimizer.state())
     write_json(temporary / _STATE, asdict(progress) | {"optimizer_steps": optimizer.steps if optimizer else 0})
     _sync_folder(temporary)
-    if target.exists():  # the same step again, after a resume from an older checkpoint
-        shutil.rmtree(target)
+    _discard(target)  # the same step again, after a resume from an older checkpoint
     os.rename(temporary, target)
     _sync_folder(root)
     for old in _folders(root, kind):
         if old != target:
-            shutil.rmtree(old)
+            _discard(old)
+    for left in root.glob(".*.tmp"):  # by a process that was killed while it wrote or removed
+        shutil.rmtree(left)
     return target
 
 
@@ -83,11 +125,13 @@ def restore(folder: Path, model: BodyModel, optimizer: AdamW) -> Progress:
     CheckpointFormatError
         If its state file is not one of ours.
     """
-    weights = SafetensorsFile(folder / "model.safetensors")
-    shapes = {name: weights.info(name).shape for name in weights.names()}
-    if shapes != {name: value.shape for name, value in model.params.items()}:
+    weights = open_tensors(folder)
+    stored = {name: (weights.info(name).shape, weights.info(name).dtype) for name in weights.names()}
+    dtype = "F64" if model.dtype.name == "float64" else "F32"
+    if stored != {name: (value.shape, dtype) for name, value in model.params.items()}:
         raise CheckpointMismatchError(
-            f"{folder} is the checkpoint of another model; start in an empty folder, or continue with the same settings"
+            f"{folder} is the checkpoint of another model (other parameters, shapes or dtype than this {model.dtype} "
+            f"{type(model).__name__}); start in an empty folder, or continue with the same model and settings"
         )
     for name, value in model.params.items():
         value[...] = weights.read(name)
@@ -102,4 +146,4 @@ def restore(folder: Path, model: BodyModel, optimizer: AdamW) -> Progress:
 
 def remove_all(root: Path) -> None:
     """Remove all checkpoints of a run that is done."""
-    shutil.rmtree(root, ignore_errors=True)
+    _discard(root)
