@@ -22,9 +22,7 @@ def interpolate(f, degree):
     n = degree + 1
     nodes = [mp.cos(mp.pi * (2 * k + 1) / (2 * n)) for k in range(n)]
     values = [f(x) for x in nodes]
-    chebyshev = [
-        2 * sum(values[k] * mp.cos(j * mp.pi * (2 * k + 1) / (2 * n)) for k in range(n)) / n for j in range(n)
-    ]
+    chebyshev = [2 * sum(values[k] * mp.cos(j * mp.pi * (2 * k + 1) / (2 * n)) for k in range(n)) / n for j in range(n)]
     chebyshev[0] /= 2
     # T_0 = 1, T_1 = x, T_j = 2 x T_(j-1) - T_(j-2)
     previous, current = [mp.mpf(1)], [mp.mpf(0), mp.mpf(1)]

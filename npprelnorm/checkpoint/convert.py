@@ -19,7 +19,7 @@ from ..params import BASE_PREFIX
 from . import names
 from .folder import WEIGHT_NAMES, open_tensor_file, open_tensors
 from .hub import SMALL_FILES
-from .load import Source, resolve_ties, check_architecture
+from .load import Source, check_architecture, resolve_ties
 from .sharded import SINGLE_NAME, write_sharded
 from .tensors import ELEMENT_TYPES, TensorFile
 

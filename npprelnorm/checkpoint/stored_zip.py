@@ -100,7 +100,7 @@ def _find_directory(file: mmap.mmap) -> tuple[int, int, int]:
     if locator >= 0 and file[locator : locator + 4] == b"PK\x06\x07":
         end = locator - _END64.size
         _, disk, end64, disks = _LOCATOR.unpack_from(file, locator)
-        if end < 0 or end64 != end or file[end : end + 4] != b"PK\x06\x06" or disk or disks != 1:
+        if end64 != end or file[end : end + 4] != b"PK\x06\x06" or disk or disks != 1:
             raise Unsafe(f"its zip64 directory is announced at byte {end64} and is not there")
         _, length64, _, _, disk, first_disk, here64, count64, bytes64, begin64 = _END64.unpack_from(file, end)
         if length64 != _END64.size - 12 or disk or first_disk or here64 != count64:
@@ -110,8 +110,6 @@ def _find_directory(file: mmap.mmap) -> tuple[int, int, int]:
             if small not in (large, full):
                 raise Unsafe(f"its two directory ends disagree: {short_form} and {long_form}")
         count, length, begin = long_form
-    elif count == _FULL16 or _FULL32 in (length, begin):
-        raise Damaged("it refers to a zip64 directory and has none")
     if begin + length != end:
         raise Unsafe(f"its directory is announced from byte {begin} to {begin + length}, but ends at {end}")
     return begin, end, count
@@ -152,7 +150,7 @@ def _read_entry(file: mmap.mmap, position: int, limit: int) -> tuple[_Entry, int
 def _read_local(file: mmap.mmap, entry: _Entry, limit: int) -> tuple[Record, int]:
     """Where the data of `entry` is, and where it ends, descriptor included; its header must repeat the entry."""
     label = short(_text(entry.name))
-    if entry.offset + _LOCAL.size > limit or file[entry.offset : entry.offset + 4] != b"PK\x03\x04":
+    if file[entry.offset : entry.offset + 4] != b"PK\x03\x04":
         raise Damaged(f"its record {label} does not begin at byte {entry.offset}")
     _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack_from(file, entry.offset)
     name_begin = entry.offset + _LOCAL.size
@@ -174,7 +172,7 @@ def _read_local(file: mmap.mmap, entry: _Entry, limit: int) -> tuple[Record, int
         form = "<4sL2Q" if zip64 is not None else "<4s3L"
         descriptor = file[end : end + struct.calcsize(form)]
         end += len(descriptor)
-        if end > limit or descriptor != struct.pack(form, b"PK\x07\x08", entry.crc, entry.size, entry.size):
+        if descriptor != struct.pack(form, b"PK\x07\x08", entry.crc, entry.size, entry.size):
             raise Unsafe(f"its record {label} has another size or checksum after its data than in the directory")
     return Record(begin, entry.size, entry.crc), end
 
@@ -206,7 +204,7 @@ def _widen(values: tuple[int, ...], zip64: bytes | None, label: str) -> list[int
             (value,) = struct.unpack_from("<Q", zip64, position)
             position += 8
         wide.append(value)
-    if values and zip64 is not None and position not in (0, len(zip64)):
+    if zip64 is not None and position not in (0, len(zip64)):
         raise Unsafe(f"its record {label} has a zip64 field of {len(zip64)} bytes where {position} are meant")
     return wide
 

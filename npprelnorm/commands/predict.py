@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _told_apart(
     groups: Iterator[list[tuple[str, str]]], from_file: bool
 ) -> Iterator[tuple[bool, list[tuple[str, str]]]]:
-    """Each group with whether it is JSON Lines, as a file's first line that is not empty tells; of those only such count."""
+    """Each group with whether it is JSON Lines, as the first line of a file that is not empty tells."""
     json_lines: bool | None = None if from_file else False
     for group in groups:
         if json_lines is None:
