@@ -19,9 +19,38 @@ pytestmark = pytest.mark.reference
 
 HARD = json.loads((Path(__file__).parent.parent / "text" / "golden" / "tokenizer.json").read_text())["records"]
 PIECES = [
-    "<mask>", " <mask>", "<mask> ", "<s>", "</s>", "<pad>", "<unk>", " ", "  ", "\n", "\t", "\u00a0", "\u3000", "'s",
-    "'ll", "The", " dog", "1", "23", "!?", "\x00", "\u0301", "\u200d", "\U0001f468\u200d\U0001f469", "\ufe0f",
-    "\u05e9\u05dc", "\u4e16\u754c", "\u0645\u0631", "\u0130", "\ufb01", "\u0120", "\ufeff",
+    "<mask>",
+    " <mask>",
+    "<mask> ",
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<unk>",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "\u00a0",
+    "\u3000",
+    "'s",
+    "'ll",
+    "The",
+    " dog",
+    "1",
+    "23",
+    "!?",
+    "\x00",
+    "\u0301",
+    "\u200d",
+    "\U0001f468\u200d\U0001f469",
+    "\ufe0f",
+    "\u05e9\u05dc",
+    "\u4e16\u754c",
+    "\u0645\u0631",
+    "\u0130",
+    "\ufb01",
+    "\u0120",
+    "\ufeff",
 ]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.lists(
     st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=12
@@ -40,12 +69,21 @@ def theirs() -> Any:
 
 def assert_same(theirs: Any, text: str, pair: str | None = None, ours: Tokenizer = OURS, **options: Any) -> None:
     b = theirs(
-        [text], None if pair is None else [pair], return_offsets_mapping=True, return_special_tokens_mask=True,
-        return_overflowing_tokens=bool(options.get("truncation")), **options,
+        [text],
+        None if pair is None else [pair],
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        return_overflowing_tokens=bool(options.get("truncation")),
+        **options,
     )
     a = ours(
-        text, pair, padding=True, return_offsets=True, return_special_tokens_mask=True,
-        return_overflowing=bool(options.get("truncation")), **options,
+        text,
+        pair,
+        padding=True,
+        return_offsets=True,
+        return_special_tokens_mask=True,
+        return_overflowing=bool(options.get("truncation")),
+        **options,
     )
     assert len(a.input_ids) == len(b["input_ids"])
     for row, expected in enumerate(b["input_ids"]):
@@ -92,8 +130,9 @@ def test_padded_batches(theirs: Any, texts: list[str]) -> None:
     for name in ("input_ids", "attention_mask"):
         assert np.array_equal(ours[name], expected[name])
         assert ours[name].dtype == expected[name].dtype
-    fixed, expected = OURS(texts, padding="max_length", truncation=True, max_length=12), theirs(
-        texts, padding="max_length", truncation=True, max_length=12, return_tensors="np"
+    fixed, expected = (
+        OURS(texts, padding="max_length", truncation=True, max_length=12),
+        theirs(texts, padding="max_length", truncation=True, max_length=12, return_tensors="np"),
     )
     assert np.array_equal(fixed.input_ids, expected["input_ids"])
 

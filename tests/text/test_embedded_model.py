@@ -16,7 +16,11 @@ CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 def test_files() -> None:
     assert sorted(path.name for path in FOLDER.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
     ]
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2_200_000
     assert not any(path.stat().st_mode & 0o444 != 0o444 for path in FOLDER.iterdir())  # every user can read it

@@ -177,7 +177,11 @@ def test_models_and_tokenizers_by_path_and_by_object(tmp_path: Path) -> None:
     folder = nl.embedded_model_path()
     expected = FILL(PARIS)
     for arguments in (
-        (str(folder),), (folder,), (folder, folder), (FILL.model, folder), (folder, FILL.tokenizer),
+        (str(folder),),
+        (folder,),
+        (folder, folder),
+        (FILL.model, folder),
+        (folder, FILL.tokenizer),
         (FILL.model, FILL.tokenizer),
     ):
         assert_close(nl.pipeline("fill-mask", *arguments)(PARIS), expected)

@@ -102,9 +102,7 @@ def test_offsets_lie_in_the_text_in_order(text: str) -> None:
 @given(TEXTS, st.integers(3, 12), st.integers(0, 8))
 def test_overflowing_rows_hold_the_whole_text(text: str, length: int, stride: int) -> None:
     stride = min(stride, length - 3)
-    encoding = TOKENIZER(
-        text, truncation=True, max_length=length, stride=stride, return_overflowing=True, padding=True
-    )
+    encoding = TOKENIZER(text, truncation=True, max_length=length, stride=stride, return_overflowing=True, padding=True)
     whole = TOKENIZER.encode_rows([text])[0][1:-1].tolist()
     joined: list[int] = []
     for number, (row, mask) in enumerate(zip(encoding.input_ids, encoding.attention_mask, strict=True)):
@@ -118,7 +116,10 @@ def test_overflowing_rows_hold_the_whole_text(text: str, length: int, stride: in
 def test_overflow_names_the_text_of_each_row() -> None:
     encoding = TOKENIZER(
         ["The dog.", "The dog barks. The cat purrs. The cow moos.", "A"],
-        truncation=True, max_length=8, return_overflowing=True, padding="max_length",
+        truncation=True,
+        max_length=8,
+        return_overflowing=True,
+        padding="max_length",
     )
     source = encoding["overflow_to_sample_mapping"].tolist()
     assert source[0] == 0

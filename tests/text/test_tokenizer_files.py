@@ -62,17 +62,20 @@ def test_vocab_and_merges_make_the_same_tokenizer(tmp_path: Path, with_mask: boo
 def test_carriage_returns_and_a_missing_version_line(tmp_path: Path) -> None:
     files = vocab_and_merges()
     (tmp_path / "merges.txt").write_bytes(files["merges__txt"].split("\n", 1)[1].replace("\n", "\r\n").encode())
-    assert_same(Tokenizer.from_pretrained(write(tmp_path, vocab__json=files["vocab__json"])),
-                Tokenizer.from_pretrained(SOURCE))
+    assert_same(
+        Tokenizer.from_pretrained(write(tmp_path, vocab__json=files["vocab__json"])), Tokenizer.from_pretrained(SOURCE)
+    )
 
 
 def test_special_tokens_map_and_added_tokens(tmp_path: Path) -> None:
-    made = Tokenizer.from_pretrained(write(
-        tmp_path,
-        **vocab_and_merges(),
-        special_tokens_map__json={"mask_token": {"content": "<mask>", "lstrip": False}, "pad_token": "<pad>"},
-        added_tokens__json={"zebra": 1332, "quagga": 1333},
-    ))
+    made = Tokenizer.from_pretrained(
+        write(
+            tmp_path,
+            **vocab_and_merges(),
+            special_tokens_map__json={"mask_token": {"content": "<mask>", "lstrip": False}, "pad_token": "<pad>"},
+            added_tokens__json={"zebra": 1332, "quagga": 1333},
+        )
+    )
     assert len(made) == 1334
     ids = made("a <mask> quaggazebra").input_ids[0].tolist()
     assert ids[-3:-1] == [1333, 1332]
@@ -84,9 +87,9 @@ def test_added_tokens_decoder(tmp_path: Path) -> None:
         "1332": {"content": "<ent>", "special": True, "rstrip": True},
         "1333": {"content": "zebra", "special": False, "single_word": True},
     }
-    made = Tokenizer.from_pretrained(write(
-        tmp_path, **vocab_and_merges(), tokenizer_config__json=SETTINGS | {"added_tokens_decoder": added}
-    ))
+    made = Tokenizer.from_pretrained(
+        write(tmp_path, **vocab_and_merges(), tokenizer_config__json=SETTINGS | {"added_tokens_decoder": added})
+    )
     ids = made("<ent> a zebra zebras").input_ids[0].tolist()
     assert ids[1] == 1332
     assert ids.count(1333) == 1
@@ -99,8 +102,14 @@ def test_added_tokens_decoder(tmp_path: Path) -> None:
 def test_saved_truncation_and_padding_are_switched_off(tmp_path: Path) -> None:
     saved = TOKENIZER_JSON | {
         "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
-        "padding": {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 1,
-                    "pad_type_id": 0, "pad_token": "<pad>"},
+        "padding": {
+            "strategy": {"Fixed": 64},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 1,
+            "pad_type_id": 0,
+            "pad_token": "<pad>",
+        },
     }
     assert_same(Tokenizer.from_pretrained(write(tmp_path, tokenizer__json=saved)), Tokenizer.from_pretrained(SOURCE))
 
@@ -146,7 +155,8 @@ def test_save_and_load(tmp_path: Path, kind: str) -> None:
     assert json.loads((tmp_path / "new" / "two" / "tokenizer.json").read_text(encoding="utf-8"))["truncation"] is None
     assert (second.model_max_length, second.padding_side) == (128, "left")
     assert sorted(path.name for path in (tmp_path / "new" / "two").iterdir()) == [
-        "tokenizer.json", "tokenizer_config.json"
+        "tokenizer.json",
+        "tokenizer_config.json",
     ]
 
 
@@ -252,7 +262,9 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_panic_while_tokenizing_is_our_error(tmp_path: Path) -> None:
     template = {
-        "type": "TemplateProcessing", "pair": [], "special_tokens": {},
+        "type": "TemplateProcessing",
+        "pair": [],
+        "special_tokens": {},
         "single": [{"SpecialToken": {"id": "[X]", "type_id": 0}}],
     }
     tokenizer = Tokenizer.from_pretrained(write(tmp_path, tokenizer__json=changed(post_processor=template)))
