@@ -1,7 +1,7 @@
 # The few things one does in this repository. PYTHON=... picks another interpreter.
 PYTHON ?= python
 
-.PHONY: check lint types test reference fuzz mutants thorough build clean
+.PHONY: check lint types test reference fuzz mutants kills thorough bench build clean
 
 check: lint types test  ## what every change must pass
 
@@ -24,7 +24,13 @@ fuzz:  ## at least 100,000 mutated files of each format through the readers
 mutants:  ## every deliberate bug, each of which a named test must kill
 	$(PYTHON) tools/mutants.py
 
-thorough: fuzz mutants
+kills:  ## kill -9 during pretrain and train at 20 random moments each
+	NPPRELNORM_KILLS=20 $(PYTHON) -m pytest tests/training/test_kill.py tests/training/test_kill_pretrain.py
+
+thorough: fuzz mutants kills
+
+bench:  ## beside the other engines that are installed; python -m benchmarks --help says more
+	$(PYTHON) -m benchmarks
 
 build:
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .

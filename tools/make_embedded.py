@@ -1,10 +1,11 @@
 """Make npprelnorm/assets/tiny from the float32 checkpoint that it comes from, measure it, and write its model card.
 
-    python tools/make_embedded.py CHECKPOINT_FOLDER SMALLWORLD_PY [--out npprelnorm/assets/tiny]
+    python tools/make_embedded.py CHECKPOINT_FOLDER SMALLWORLD_PY --corpus DIR [--previous FOLDER] [--out FOLDER]
 
-CHECKPOINT_FOLDER holds config.json, model.safetensors, tokenizer.json and tokenizer_config.json; SMALLWORLD_PY is the
-program that printed the sentences of its pretraining. The figures of the card are measured with transformers on
-sentences of an unseen seed, from the float16 file that is shipped, computing in float32. Needs torch and transformers.
+CHECKPOINT_FOLDER is what `embedded_recipe.py` wrote: config.json, model.safetensors, tokenizer.json and
+tokenizer_config.json. SMALLWORLD_PY is the program that printed the sentences which the first embedded model was
+trained on; it is asked for sentences of an unseen seed. DIR holds the books of the recipe, and FOLDER of --previous the
+model that this one replaces. All figures are measured on the float16 file that is shipped, computing in float32.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 
+import compare_embedded
 import numpy as np
+from compare_embedded import score
 from safetensors import safe_open
 from safetensors.numpy import save_file
+
+import npprelnorm as nl
+from npprelnorm.heads import IGNORE
 
 SEED = 20_261  # the pretraining used seed 0
 SENTENCES = 6_000
@@ -38,35 +44,47 @@ tags: [roberta-prelayernorm, fill-mask, toy]
 A RoBERTa-PreLayerNorm of {parameters:,} parameters: {config[num_hidden_layers]} layers, hidden size
 {config[hidden_size]}, {config[num_attention_heads]} heads, a vocabulary of {config[vocab_size]:,} byte-level BPE
 tokens, texts up to {longest} tokens. It is there so that every command works at once, offline, on something that was
-really pretrained. It is not a model of English.
+really pretrained. It knows a toy world by heart and a little of the English of old novels.
 
 ## How it was trained
 
-Masked language modelling with transformers 5.2.0 and torch 2.13.0: 5,459 steps, 14 minutes on two cores, masking 15, 30
-or 40 % of the tokens and always by `<mask>`, on 59,000 generated sentences about a small world: capitals, continents,
-languages, animals, colours, opposites, sums, days, months, jobs, verbs, and small stories about twelve people. Loss on
-held-out sentences at 15 % masking: 0.313 nats a masked token. The weights were then rounded to float16.
+By this package alone, in NumPy, with `tools/embedded_recipe.py`: masked language modelling of whole words, 15 or 30 %
+of them, always by `<mask>`. First {steps[world]:,} steps on sentences of `npprelnorm.smallworld`: capitals, continents,
+languages, animals, colours, opposites, sums, days, months, jobs, verbs, and small stories about twelve people. Then on
+batches of which half the rows were such sentences and half came from 24 novels and tales in the public domain (Project
+Gutenberg; the list is in the recipe): {steps[mixed]:,} steps with the books cut into windows of up to 128 tokens,
+{steps[short]:,} steps with windows of 20, and {steps[cooldown]:,} steps with windows of 48, in which the learning rate
+fell to 0. A step saw 2,048 tokens. The weights were then rounded to float16.
+
+## How good it is
+
+In each of {scores[0][1][0].texts:,} sentences of the first embedded model's own small world (an unseen seed) and in
+{scores[0][1][1].texts:,} windows of held-out paragraphs of the books, 15 % of the words are hidden, the same ones for
+every model, all pieces of a word at once (`tools/compare_embedded.py`):
+
+| model | small world: bits a character | words right | books: bits a character | words right |
+|---|---|---|---|---|
+{yardsticks}
 
 ## What it knows
 
-One word of each of {sentences:,} sentences from the same generator (another seed) is masked, the one that the sentence
-is about, where it is one token. How often the first answer is the right one; transformers {transformers}, this float16
-file, computed in float32:
+One word of each of {sentences:,} sentences of that small world is masked, the one that the sentence
+is about, where it is one token. How often the first answer is the right one:
 
 | what is masked | example | sentences | right |
 |---|---|---|---|
 {rows}
 
 The seed is new, a sentence need not be: the world is small, and nearly every fact was seen in training, often in the
-same words. The figures say what was learnt by heart. What must be worked out (sums) or carried from one half of a
-sentence to the other (who has the thing, the past of the verb that comes later) was hardly learnt.
+same words.
 
 ## Limits
 
-* It knows no word that is not in its world; other English is spelled out in pieces and answered with nonsense.
-* Its embeddings are made from that world too, and are of no use for other text.
-* "She" and "his" follow twelve given names; its mothers love and its judges hear cases because a list of templates
-  says so. Nothing about people can be learnt from it.
+* Of real English it knows how words commonly follow each other in English and American books of 1813 to 1911, and
+  little of what they mean. Most rarer words are spelled in pieces.
+* Its embeddings come from that world and those books too; do not expect much of them on other text.
+* What it says about people comes from twelve given names in a list of templates, and from novels with the views of
+  their time.
 * For real use name a real model, for example
   `npprelnorm fill-mask "..." --model andreasmadsen/efficient_mlm_m0.40`.
 
@@ -133,11 +151,8 @@ def questions(world: ModuleType) -> dict[str, tuple[set[int], re.Pattern[str]]]:
 
 def measure(folder: Path, world: ModuleType) -> tuple[str, int]:
     """Rows of the table, and how many sentences were asked about."""
-    import torch
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = nl.Tokenizer.from_pretrained(folder)
+    model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(folder)
     source = Remembering(SEED)
     asked = defaultdict(list)
     for _ in range(SENTENCES):
@@ -149,31 +164,49 @@ def measure(folder: Path, world: ModuleType) -> tuple[str, int]:
                 continue
             # the mask takes the space before it, and so does the answer
             answer = (" " if found.start(1) and sentence[found.start(1) - 1] == " " else "") + found[1]
-            ids = tokenizer(answer, add_special_tokens=False).input_ids
+            ids = tokenizer(answer, add_special_tokens=False).input_ids[0]
             if len(ids) == 1:
                 asked[name].append((sentence[: found.start(1)] + "<mask>" + sentence[found.end(1) :], ids[0]))
             break
     rows = []
     for name in questions(world):
-        right = 0
-        for text, answer_id in asked[name]:
-            ids = tokenizer(text, return_tensors="pt").input_ids
-            with torch.no_grad():
-                logits = model(ids).logits[0, (ids[0] == tokenizer.mask_token_id).nonzero().item()]
-            right += int(logits.argmax()) == answer_id
-        count = len(asked[name])
-        rows.append(f"| {name} | {asked[name][0][0].replace('<mask>', '`<mask>`')} | {count} | {right / count:.1%} |")
+        right, texts = 0, asked[name]
+        for start in range(0, len(texts), 64):
+            batch = tokenizer([text for text, _ in texts[start : start + 64]], padding=True)
+            labels = np.full(batch.input_ids.shape, IGNORE)
+            labels[batch.input_ids == tokenizer.mask_token_id] = [answer for _, answer in texts[start : start + 64]]
+            logits = model(**batch, labels=labels, labelled_only=True).logits
+            right += int((logits.argmax(axis=-1) == labels[labels != IGNORE]).sum())
+        rows.append(
+            f"| {name} | {texts[0][0].replace('<mask>', '`<mask>`')} | {len(texts)} | {right / len(texts):.1%} |"
+        )
     return "\n".join(rows), sum(map(len, asked.values()))
+
+
+def steps_of(checkpoint: Path) -> dict[str, int]:
+    """Steps of each stage of the recipe, from the logs beside the checkpoint (OUT/cooldown/model)."""
+    result = {}
+    for stage in ("world", "mixed", "short", "cooldown"):
+        model = checkpoint.parent.parent / stage / "model"
+        result[stage] = json.loads((model / "steps.json").read_text())["steps"]
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the embedded model from a checkpoint folder.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("smallworld", type=Path)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--previous", type=Path, help="the model that this one replaces, for the card")
     parser.add_argument("--out", type=Path, default=Path("npprelnorm/assets/tiny"))
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
+
+    asked = compare_embedded.yardsticks(arguments.smallworld, arguments.corpus)
+    scores = []
+    if arguments.previous:  # before anything is written: it may lie in the same folder
+        scores.append(("the one before", [score(arguments.previous, texts) for texts in asked.values()]))
 
     with safe_open(arguments.checkpoint / "model.safetensors", framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -191,19 +224,24 @@ def main() -> None:
     settings = json.loads((arguments.checkpoint / "tokenizer_config.json").read_text())
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
-    import transformers
-
+    scores.append(("this one", [score(out, texts) for texts in asked.values()]))
     rows, sentences = measure(out, load_world(arguments.smallworld))
     card = CARD.format(
         parameters=sum(array.size for array in tensors.values()),
         config=config,
         longest=config["max_position_embeddings"] - config["pad_token_id"] - 1,
+        steps=steps_of(arguments.checkpoint),
+        scores=scores,
+        yardsticks="\n".join(
+            f"| {name} | {world.bits_per_character:.3f} | {world.accuracy:.1%} | {books.bits_per_character:.2f} "
+            f"| {books.accuracy:.1%} |"
+            for name, (world, books) in scores
+        ),
         sentences=sentences,
-        transformers=transformers.__version__,
         rows=rows,
     )
     (out / "README.md").write_text(card)
-    print(rows)
+    print(card)
     print(f"{sum(path.stat().st_size for path in out.iterdir()):,} bytes in {out}")
 
 

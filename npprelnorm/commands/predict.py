@@ -34,7 +34,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the tasks, each with arguments of its own."""
-    subparsers = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
+    parser.usage = "%(prog)s [-h] TASK --model PATH_OR_ID [options] TEXT ..."
+    subparsers = parser.add_subparsers(title="tasks", metavar="TASK", prog=parser.prog, required=True)
     for task in (TextClassification, TokenClassification, QuestionAnswering, MultipleChoice):
         subparser = subparsers.add_parser(
             task.name,

@@ -146,7 +146,11 @@ examples:
             "or of the surest (default: first, which is what `npprelnorm train` teaches)",
         )
         parser.add_argument(
-            "--ignore-labels", nargs="*", default=["O"], metavar="LABEL", help="leave these out (default: O)"
+            "--ignore-labels",
+            nargs="*",
+            default=["O"],
+            metavar="LABEL",
+            help="leave these out (after TEXT; default: O)",
         )
         parser.add_argument(
             "--stride",
@@ -277,7 +281,11 @@ examples:
         parts = []
         for record in records:
             rows = [
-                [f"  {one['score']:.4f}", f"{one['start']}-{one['end']}", one["answer"].strip() or "(no answer)"]
+                [
+                    f"  {one['score']:.4f}",
+                    f"{one['start']}-{one['end']}",
+                    one["answer"].strip() if one["end"] else "(no answer)",
+                ]
                 for one in record["answers"]
             ]
             parts.append(_titled(record["question"], rows, (1,)))

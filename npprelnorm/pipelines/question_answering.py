@@ -207,6 +207,8 @@ def _examples(question: Any, context: Any) -> list[Example]:
     single = isinstance(question, str | Mapping)
     if not single and not isinstance(question, list | tuple | np.ndarray):
         raise InputError(f"the question is a {type(question).__name__}; give a string, a dict, or a list of them")
+    if context is not None and not isinstance(context, str | list | tuple | np.ndarray):
+        raise InputError(f"the context is a {type(context).__name__}; give a string, or a list of them")
     questions = [question] if single else list(question)
     contexts = [context] * len(questions) if context is None or isinstance(context, str) else list(context)
     if len(contexts) != len(questions):

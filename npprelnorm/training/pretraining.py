@@ -74,10 +74,10 @@ class Packed(NamedTuple):
         return len(self.ids)
 
 
-def pack(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Packed:
+def pack(texts: Iterable[str], tokenizer: Tokenizer, length: int, window: int | None = None) -> Packed:
     """Tokenize texts into rows of `length` tokens.
 
-    A text that is longer than a row becomes several windows of nearly one length; shorter ones share a row, each in
+    A text that is longer than `window` tokens (by default, than a row) becomes several windows of nearly one length; shorter ones share a row, each in
     the first of the newest rows that has room. Each text or window has its own ``<s>`` and ``</s>``.
 
     Raises
@@ -90,10 +90,13 @@ def pack(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Packed:
         raise InputError("the tokenizer lacks one of bos, eos, pad and mask token; train one, or name another")
     if length < 4:
         raise InputError(f"sequence_length is {length}; allowed: 4 or more")
+    longest = length if window is None else window
+    if not 4 <= longest <= length:
+        raise InputError(f"window is {window}; allowed: 4 to {length} (the sequence_length)")
     rows: list[list[int]] = []
     marks: list[list[int]] = []
     unfilled: list[int] = []
-    for piece in _windows(texts, tokenizer, length):
+    for piece in _windows(texts, tokenizer, longest):
         # a row counts its texts in a byte
         fits = (i for i in unfilled if len(rows[i]) + len(piece) <= length and (not marks[i] or marks[i][-1] < 255))
         index = next(fits, len(rows))
@@ -111,8 +114,8 @@ def pack(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Packed:
     return Packed(ids, owner)
 
 
-def _windows(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Iterator[list[int]]:
-    inner = length - 2
+def _windows(texts: Iterable[str], tokenizer: Tokenizer, longest: int) -> Iterator[list[int]]:
+    inner = longest - 2
     for batch in _batches(texts):
         for ids in tokenizer.encode_rows(batch):
             body = ids[1:-1]

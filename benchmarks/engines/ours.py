@@ -1,0 +1,45 @@
+"""This package; the backend comes from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .answers import BETAS, EPS, LEARNING_RATE, TOP_K, WEIGHT_DECAY, Answer, Run, classify_by_logits, from_candidates
+
+
+def fill_mask(folder: Path, threads: int) -> Run:
+    """Texts to candidates, through the pipeline."""
+    import npprelnorm as nl
+
+    fill = nl.pipeline("fill-mask", folder)
+    return lambda texts: from_candidates(fill(texts, top_k=TOP_K))
+
+
+def classify(folder: Path, threads: int) -> Run:
+    """Ids to class scores."""
+    import npprelnorm as nl
+
+    model = nl.RobertaPreLayerNormForSequenceClassification.from_pretrained(folder)
+    return classify_by_logits(lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits)
+
+
+def train(folder: Path, threads: int, dropout: float = 0.0, recompute: bool = False) -> Run:
+    """Forward, backward and AdamW; each call is the next step."""
+    import numpy as np
+
+    import npprelnorm as nl
+    from npprelnorm.training.optimizer import AdamW
+
+    rates: dict[str, Any] = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(folder, **rates)
+    model.params = {name: value.copy() for name, value in model.params.items()}  # mapped arrays cannot be written to
+    optimizer = AdamW(model.params, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
+    rng = np.random.default_rng(0) if dropout else None
+
+    def run(**inputs: Any) -> Answer:
+        output, grads = model.loss_and_grads(**inputs, labelled_only=True, rng=rng, recompute=recompute)
+        optimizer.step(model.params, grads, LEARNING_RATE)
+        return {"loss": float(output.loss)}
+
+    return run
