@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+# without torch these could only be skipped, one by one; `pytest -m reference` then says that it found no test
+if importlib.util.find_spec("torch") is None:
+    collect_ignore_glob = ["reference/*"]
 
 # no deadline and no complaint about slow examples: both measure how busy the machine is
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -165,7 +165,7 @@ def golden(task: str) -> list[tuple[dict[str, Any], list[Any], list[Any]]]:
 
 def cases(seed: int, count: int) -> list[tuple[str, dict[str, Any], list[Any]]]:
     """(task, options of the call, inputs) for golden answers and live comparisons alike."""
-    texts = ["", " ", "\n", "a", *sentences(seed, count - 4)]
+    texts = ["", " ", "\n", "a", "\U0001f600 \u4e16\u754c dog", *sentences(seed, count - 5)]
     # transformers' pipeline takes a pair with an empty second text for one text; its tokenizer, in a batch, does not
     pairs = [{"text": a, "text_pair": b or "a"} for a, b in zip(texts, reversed(texts), strict=True)]
     long = [" ".join(sentences(seed + 1 + index, 10)) for index in range(max(count // 4, 2))]

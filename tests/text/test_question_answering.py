@@ -131,6 +131,25 @@ def test_no_answer_takes_part_when_asked_for() -> None:
         assert_same([one for one in found if one is not none], ANSWER(example, top_k=10_000))
 
 
+def test_no_answer_of_a_long_context_is_as_likely_as_in_its_least_likely_window() -> None:
+    exact = task_pipeline("question-answering", dtype="float64")
+    products = []
+    for window in exact.tokenizer.windows(WHO, LONG, truncation="only_second", max_length=64, stride=8):
+        out = exact.model([window.ids])
+        asked = np.array([part == 0 for part in window.sequence_ids])
+        special = np.array([part is None for part in window.sequence_ids])
+        special[0] = False
+        product = 1.0
+        for logits in (out.start_logits[0], out.end_logits[0]):
+            e = np.where(asked | special, 0, np.exp(logits))
+            product *= e[0] / e.sum()
+        products.append(product)
+    assert max(products) > 1.5 * min(products)
+    found = exact(WHO, LONG, doc_stride=8, top_k=10_000, handle_impossible_answer=True)
+    (none,) = [one for one in found if one["end"] == 0]
+    assert abs(none["score"] - min(products)) < 1e-12
+
+
 def test_long_contexts_are_read_in_windows() -> None:
     places = [ANSWER(question, LONG)["start"] for question in sentences(18, 6, 2, 5)]
     assert max(places) > len(LONG) / 3

@@ -21,6 +21,7 @@ TOKENIZER_JSON = json.loads((SOURCE / "tokenizer.json").read_text(encoding="utf-
 SETTINGS = json.loads((SOURCE / "tokenizer_config.json").read_text(encoding="utf-8"))
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "tokenizer.json").read_text())["records"]
 TEXTS = [record["text"] for record in GOLDEN]
+FREE = len(TOKENIZER_JSON["model"]["vocab"]) + 1  # the first id after <mask>, which is the last
 
 
 def write(folder: Path, **files: Any) -> Path:
@@ -34,7 +35,7 @@ def write(folder: Path, **files: Any) -> Path:
 def vocab_and_merges(*, with_mask: bool = True) -> dict[str, Any]:
     vocab = dict(TOKENIZER_JSON["model"]["vocab"])
     if with_mask:
-        vocab["<mask>"] = 1331
+        vocab["<mask>"] = len(vocab)
     merges = "\n".join(" ".join(pair) for pair in TOKENIZER_JSON["model"]["merges"])
     return {"vocab__json": vocab, "merges__txt": f"#version: 0.2\n{merges}\n"}
 
@@ -54,7 +55,7 @@ def assert_same(one: Tokenizer, other: Tokenizer) -> None:
 @pytest.mark.parametrize("settings", [{}, {"tokenizer_config__json": SETTINGS}])
 def test_vocab_and_merges_make_the_same_tokenizer(tmp_path: Path, with_mask: bool, settings: dict[str, Any]) -> None:
     made = Tokenizer.from_pretrained(write(tmp_path, **vocab_and_merges(with_mask=with_mask), **settings))
-    assert made.mask_token_id == 1331
+    assert made.mask_token_id == len(TOKENIZER_JSON["model"]["vocab"])
     assert made.model_max_length == (128 if settings else None)
     assert_same(made, Tokenizer.from_pretrained(SOURCE))
 
@@ -73,26 +74,26 @@ def test_special_tokens_map_and_added_tokens(tmp_path: Path) -> None:
             tmp_path,
             **vocab_and_merges(),
             special_tokens_map__json={"mask_token": {"content": "<mask>", "lstrip": False}, "pad_token": "<pad>"},
-            added_tokens__json={"zebra": 1332, "quagga": 1333},
+            added_tokens__json={"zebra": FREE, "quagga": FREE + 1},
         )
     )
-    assert len(made) == 1334
+    assert len(made) == FREE + 2
     ids = made("a <mask> quaggazebra").input_ids[0].tolist()
-    assert ids[-3:-1] == [1333, 1332]
+    assert ids[-3:-1] == [FREE + 1, FREE]
     assert made.convert_ids_to_tokens(ids)[1:4] == ["a", "Ġ", "<mask>"]  # lstrip switched off: the space stays
 
 
 def test_added_tokens_decoder(tmp_path: Path) -> None:
     added = {
-        "1332": {"content": "<ent>", "special": True, "rstrip": True},
-        "1333": {"content": "zebra", "special": False, "single_word": True},
+        str(FREE): {"content": "<ent>", "special": True, "rstrip": True},
+        str(FREE + 1): {"content": "zebra", "special": False, "single_word": True},
     }
     made = Tokenizer.from_pretrained(
         write(tmp_path, **vocab_and_merges(), tokenizer_config__json=SETTINGS | {"added_tokens_decoder": added})
     )
     ids = made("<ent> a zebra zebras").input_ids[0].tolist()
-    assert ids[1] == 1332
-    assert ids.count(1333) == 1
+    assert ids[1] == FREE
+    assert ids.count(FREE + 1) == 1
     assert made.decode(ids, skip_special_tokens=True) == "a zebra zebras"
 
 
