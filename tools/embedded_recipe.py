@@ -114,7 +114,7 @@ STAGES = (
     Stage("world", None, _settings(1200, 3e-3, "constant", 100)),
     Stage("mixed", 128, _settings(1300, 2e-3, "constant", 100)),
     Stage("short", 20, _settings(800, 3e-3, "constant", 50)),
-    Stage("cooldown", 40, _settings(1400, 2e-3, "linear", 20)),
+    Stage("cooldown", 40, _settings(3000, 2e-3, "linear", 20)),
 )
 
 

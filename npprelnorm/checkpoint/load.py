@@ -236,7 +236,8 @@ def _report(
     lacking = [name for name in missing if not may_be_fresh(name)]
     problems = []
     if lacking:
-        problems.append(f"missing: {_listed(lacking)} (init_missing=True draws them fresh)")
+        hint = "" if init_missing is False else " (init_missing=True draws them fresh)"
+        problems.append(f"missing: {_listed(lacking)}{hint}")
     if misshapen and not ignore_mismatched_sizes:
         pairs = [f"{n} is {source.info(canonical[n]).shape}, the configuration says {shapes[n]}" for n in misshapen]
         problems.append(f"of another shape: {_listed(pairs)} (ignore_mismatched_sizes=True draws them fresh)")
