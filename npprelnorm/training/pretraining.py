@@ -77,8 +77,9 @@ class Packed(NamedTuple):
 def pack(texts: Iterable[str], tokenizer: Tokenizer, length: int, window: int | None = None) -> Packed:
     """Tokenize texts into rows of `length` tokens.
 
-    A text that is longer than `window` tokens (by default, than a row) becomes several windows of nearly one length;
-    shorter ones share a row, each in the first of the newest rows that has room. Each text or window has its own ``<s>`` and ``</s>``.
+    A text that is longer than `window` tokens (by default, than a row) becomes several windows of nearly one
+    length; shorter ones share a row, each in the first of the newest rows that has room. Each text or window has
+    its own ``<s>`` and ``</s>``.
 
     Raises
     ------
