@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import string
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -91,30 +92,42 @@ def mask_tokens(
     return Masked(hidden, labels)
 
 
-def word_starts(vocabulary: Mapping[str, int], special_ids: np.ndarray) -> np.ndarray:
-    """Whether each token of a byte-level BPE vocabulary begins a word: those with a leading space, and special ones.
+class Words:
+    """Tells which tokens of a row make up one word, for a byte-level BPE vocabulary.
 
-    The running sum of it over a row numbers the words, as `mask_tokens` takes them; what follows a word without a
-    space, such as a comma, is of that word.
+    A word is a run of letters and digits, with the space before it; each punctuation mark is one by itself, and so is
+    a special token.
 
     Parameters
     ----------
     vocabulary : mapping of str to int
         As from `Tokenizer.get_vocab`.
-    special_ids : integers (N,)
-
-    Returns
-    -------
-    booleans (V,)
+    special_ids : collection of int
 
     Raises
     ------
     InputError
         If no token has a leading space: the vocabulary is of another kind.
     """
-    starts = np.zeros(max(vocabulary.values(), default=0) + 1, np.bool_)
-    starts[[number for token, number in vocabulary.items() if token.startswith("Ġ")]] = True
-    if not starts.any():
-        raise InputError("no token of this vocabulary begins with a space (Ġ), so words are unknown: mask tokens")
-    starts[special_ids] = True
-    return starts
+
+    def __init__(self, vocabulary: Mapping[str, int], special_ids: Collection[int]) -> None:
+        if not any(token.startswith("Ġ") for token in vocabulary):
+            raise InputError("no token of this vocabulary begins with a space (Ġ), so words are unknown: mask tokens")
+        size = max(vocabulary.values()) + 1
+        self._begins = np.zeros(size, np.bool_)  # it begins a word
+        self._ends = np.zeros(size, np.bool_)  # it is a word by itself, so that whatever comes next begins one
+        self._space = np.zeros(size, np.bool_)  # it is but the space before a word: what comes next belongs to it
+        special = set(special_ids)
+        for token, number in vocabulary.items():
+            spelled = token.lstrip("ĠĊĉč")
+            alone = number in special or (bool(spelled) and spelled[0] in string.punctuation)
+            self._begins[number] = alone or spelled != token
+            self._ends[number] = alone
+            self._space[number] = not spelled
+
+    def number(self, ids: np.ndarray) -> np.ndarray:
+        """Number of the word that each token belongs to, rising along a row. (B, T) -> (B, T)."""
+        new = self._begins[ids]
+        new[:, 1:] |= self._ends[ids[:, :-1]]
+        new[:, 1:] &= ~self._space[ids[:, :-1]]
+        return new.cumsum(axis=1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import string
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..errors import DataError, InputError
 from ..heads import IGNORE
 from ..language_models import RobertaPreLayerNormForMaskedLM
 from ..tokenizer import Tokenizer
-from .masking import check_masking, mask_tokens
+from .masking import Words, check_masking, mask_tokens
 
 MAX_LINE_CHARACTERS = 1 << 20  # what Tokenizer takes
 _BATCH_OF_TEXTS = 2_000
@@ -136,28 +135,6 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-class WordSigns(NamedTuple):
-    """What each token of a vocabulary says about where words begin; booleans (V,) each."""
-
-    begins: np.ndarray  # it begins a word
-    ends: np.ndarray  # it is a word by itself, so that whatever comes next begins one
-    space: np.ndarray  # it is but the space before a word, so that whatever comes next belongs to it
-
-
-def word_signs(tokenizer: Tokenizer) -> WordSigns:
-    """Words are runs of letters and digits; each punctuation mark is one by itself, and so is a special token."""
-    size = max(tokenizer.get_vocab().values()) + 1
-    signs = WordSigns(*(np.zeros(size, np.bool_) for _ in range(3)))
-    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id}
-    for token, number in tokenizer.get_vocab().items():
-        spelled = token.lstrip("ĠĊĉč")
-        separate = number in special or (bool(spelled) and spelled[0] in string.punctuation)
-        signs.begins[number] = separate or spelled != token
-        signs.ends[number] = separate
-        signs.space[number] = not spelled
-    return signs
-
-
 class Masking(NamedTuple):
     """How tokens are hidden.
 
@@ -199,10 +176,11 @@ class PretrainingData:
         assert tokenizer.mask_token_id is not None and tokenizer.pad_token_id is not None  # noqa: PT018 (`pack` checks)
         self.mask_id, self.pad_id = tokenizer.mask_token_id, tokenizer.pad_token_id
         self.vocab_size = max(tokenizer.get_vocab().values()) + 1
+        roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, self.pad_id, self.mask_id)
+        special = [number for number in roles if number is not None]
         self._special = np.zeros(self.vocab_size, np.bool_)
-        for number in (tokenizer.bos_token_id, tokenizer.eos_token_id, self.pad_id, self.mask_id):
-            self._special[number] = True
-        self._signs = word_signs(tokenizer)
+        self._special[special] = True
+        self.words = Words(tokenizer.get_vocab(), special)
 
     def collate(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         """A masked batch."""
@@ -217,7 +195,7 @@ class PretrainingData:
             vocab_size=self.vocab_size,
             rng=rng,
             strategy=strategy,
-            word_ids=self.words(ids) if whole_words else None,
+            word_ids=self.words.number(ids) if whole_words else None,
         )
         return {
             "input_ids": masked.input_ids,
@@ -226,14 +204,6 @@ class PretrainingData:
             "labels": masked.labels,
             "labelled_only": True,
         }
-
-    def words(self, ids: np.ndarray) -> np.ndarray:
-        """Number of the word that each token belongs to. (B, T) -> (B, T)."""
-        begins, ends, space = self._signs
-        new = begins[ids]
-        new[:, 1:] |= ends[ids[:, :-1]]
-        new[:, 1:] &= ~space[ids[:, :-1]]
-        return new.cumsum(axis=1)
 
 
 def positions(texts: np.ndarray, pad_id: int) -> np.ndarray:

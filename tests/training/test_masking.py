@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import npprelnorm as nl
 from npprelnorm.errors import InputError
 from npprelnorm.heads import IGNORE
-from npprelnorm.training.masking import mask_tokens, word_starts
+from npprelnorm.training.masking import Words, mask_tokens
 
 MASK, VOCABULARY = 4, 50
 
@@ -98,20 +98,18 @@ def test_every_token_is_chosen_as_often_as_any_other() -> None:
     assert (np.abs(hits - 0.15 * runs) <= 5 * np.sqrt(runs * 0.15 * 0.85)).all()
 
 
-def test_words_begin_with_a_space_or_after_a_special_token() -> None:
+def test_words_begin_with_a_space_a_mark_or_after_a_special_token() -> None:
     tokenizer = nl.Tokenizer.from_pretrained(nl.embedded_model_path())
-    special = np.array([tokenizer.bos_token_id, tokenizer.eos_token_id])
-    starts = word_starts(tokenizer.get_vocab(), special)
+    special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     ids = tokenizer("Anna unbuttoned it, quickly.").input_ids[0]
-    numbers = np.cumsum(starts[ids])
+    (numbers,) = Words(tokenizer.get_vocab(), special).number(ids[None])
     words: dict[int, list[int]] = {}
     for token, number in zip(ids, numbers, strict=True):
         words.setdefault(int(number), []).append(int(token))
-    # the first word has no space before it, so it is joined to <s>, which is never masked
     texts = [tokenizer.decode([t for t in tokens if t not in special]).strip() for tokens in words.values()]
-    assert texts == ["Anna", "unbuttoned", "it,", "quickly.", ""]
+    assert texts == ["", "Anna", "unbuttoned", "it", ",", "quickly", ".", ""]
     with pytest.raises(InputError, match="no token of this vocabulary begins with a space"):
-        word_starts({"a": 0, "##b": 1}, special)
+        Words({"a": 0, "##b": 1}, special)
 
 
 @pytest.mark.parametrize(

@@ -151,15 +151,16 @@ def texts_of(packed: Packed) -> list[list[int]]:
     return found
 
 
-@given(st.lists(st.one_of(any_text, st.sampled_from(TEXTS)), max_size=12), st.integers(4, 40))
-def test_rows_hold_every_token_of_every_text_once(texts: list[str], length: int) -> None:
-    packed = pack(texts, TOKENIZER, length)
+@given(st.lists(st.one_of(any_text, st.sampled_from(TEXTS)), max_size=12), st.integers(4, 40), st.data())
+def test_rows_hold_every_token_of_every_text_once(texts: list[str], length: int, data: st.DataObject) -> None:
+    window = data.draw(st.one_of(st.none(), st.integers(4, length)))
+    packed = pack(texts, TOKENIZER, length, window)
     assert packed.ids.shape == packed.texts.shape == (len(packed), length)
     found = Counter(map(tuple, texts_of(packed)))
     expected: Counter[tuple[int, ...]] = Counter()
     for row in TOKENIZER.encode_rows(texts):
         body = row[1:-1].tolist()
-        count = math.ceil(len(body) / (length - 2))
+        count = math.ceil(len(body) / ((window or length) - 2))
         sizes = [len(part) for part in np.array_split(body, count)]
         assert max(sizes) - min(sizes) <= 1
         for size in sizes:
@@ -177,6 +178,8 @@ def test_short_texts_share_rows_with_little_padding() -> None:
 def test_rows_that_are_too_short_are_told() -> None:
     with pytest.raises(InputError, match="sequence_length is 3"):
         pack(TEXTS, TOKENIZER, 3)
+    with pytest.raises(InputError, match=r"window is 33; allowed: 4 to 32"):
+        pack(TEXTS, TOKENIZER, 32, 33)
 
 
 def test_positions_begin_again_with_each_text() -> None:
@@ -229,7 +232,7 @@ def collated(masking: Masking, seed: int = 0, rows: int = 40) -> tuple[Pretraini
 def test_words_are_runs_of_letters_and_single_marks() -> None:
     text = "The barn's owl (an owlet) hoots, twice."
     data = PretrainingData(pack([text], TOKENIZER, 64), TOKENIZER, Masking())
-    (numbers,) = data.words(data.packed.ids)
+    (numbers,) = data.words.number(data.packed.ids)
     pieces: dict[int, str] = {}
     for number, token in zip(numbers, data.packed.ids[0], strict=True):
         if token not in (0, 1, 2):
@@ -242,7 +245,7 @@ def test_words_are_runs_of_letters_and_single_marks() -> None:
 def test_whole_words_are_hidden_whole() -> None:
     data, batch = collated(Masking((0.2,), whole_words=True))
     hidden = batch["labels"] != IGNORE
-    words = data.words(data.packed.ids[:40].astype(np.int64))
+    words = data.words.number(data.packed.ids[:40].astype(np.int64))
     for row in range(40):
         for number in np.unique(words[row][hidden[row]]):
             assert hidden[row][words[row] == number].all()
@@ -470,7 +473,7 @@ def test_the_parameters_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
 def test_the_alphabet_of_words_is_ascii_punctuation() -> None:
     """Letters beyond ASCII are spelled by bytes, none of which looks like a mark."""
     data = PretrainingData(pack(["Déjà été là, n'est-ce pas?"], TOKENIZER, 64), TOKENIZER, Masking())
-    (numbers,) = data.words(data.packed.ids)
+    (numbers,) = data.words.number(data.packed.ids)
     words: dict[int, list[int]] = {}
     for number, token in zip(numbers, data.packed.ids[0], strict=True):
         if token not in (0, 1, 2):

@@ -486,14 +486,14 @@ def test_masks_are_new_each_time_and_fixed_in_the_evaluation(
 
 def test_whole_words_of_a_real_tokenizer(write_lines: Callable[..., Path], tokenizer: Any, config: Any) -> None:
     path = write_lines("a.jsonl", [{"text": "Anna unbuttoned the embroidered coat, slowly."}])
-    task = task_class("masked-lm")(path, None, TaskOptions(mask_rate=0.2, whole_words=True))
+    task = task_class("masked-lm")(path, None, TaskOptions(mask_rate=0.1, whole_words=True))
     data = task.data(0, tokenizer, config)
     sizes = set()
     for seed in range(20):
         batch = data.collate(np.array([0]), np.random.default_rng(seed))
         hidden = batch["labels"][0][batch["labels"][0] != IGNORE]
         text = tokenizer.decode(hidden.tolist()).strip()
-        assert text in {"Anna", "unbuttoned", "the", "embroidered", "coat,", "slowly."}
+        assert text in {"Anna", "unbuttoned", "the", "embroidered", "coat", ",", "slowly", "."}
         sizes.add(len(hidden))
     assert max(sizes) > 1
 

@@ -14,7 +14,7 @@ from ...heads import IGNORE
 from ...language_models import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
 from ..batches import pad
 from ..loop import Inputs
-from ..masking import Masked, mask_tokens, word_starts
+from ..masking import Masked, Words, mask_tokens
 from .base import (
     Evaluator,
     MeanLoss,
@@ -173,12 +173,12 @@ class Masking:
         self.special = np.array(sorted({number for number in special if number is not None}))
         vocabulary = tokenizer.get_vocab()
         self.vocab_size = min(len(tokenizer), config.vocab_size)
-        self.starts = word_starts(vocabulary, self.special) if options.whole_words else None
+        self.words = Words(vocabulary, self.special.tolist()) if options.whole_words else None
 
     def __call__(self, ids: np.ndarray, attention_mask: np.ndarray, rng: np.random.Generator) -> Masked:
         """ids and attention_mask (B, T) -> what the model sees, and what it is asked for."""
         maskable = (attention_mask == 1) & ~np.isin(ids, self.special)
-        words = None if self.starts is None else np.cumsum(self.starts[ids], axis=1)
+        words = None if self.words is None else self.words.number(ids)
         return mask_tokens(
             ids,
             maskable,
