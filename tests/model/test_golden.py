@@ -123,20 +123,6 @@ def test_the_cache_changes_nothing(version: str, case: GoldenCase) -> None:
         assert_close(output.hidden_states[-1], by_steps, 1e-12, "hidden states")
 
 
-@pytest.mark.parametrize(("version", "case"), [p for p in CASES if p.values[1].gradients])
-def test_our_gradients(version: str, case: GoldenCase) -> None:
-    """Our backward, at the same call, against torch's autograd: every parameter."""
-    assert case.gradients is not None
-    model = build(case, "float64")
-    if case.cotangents:
-        _, ours = model.vjp(case.cotangents, **case.calls[-1].arguments)
-    else:
-        _, ours = model.loss_and_grads(**case.calls[-1].arguments)
-    assert ours.keys() == case.gradients.keys() == model.params.keys()
-    for name, theirs in case.gradients.items():
-        assert_close(ours[name], theirs, TOLERANCE["float64"], name)
-
-
 @pytest.mark.parametrize(
     ("version", "case"), [p for p in CASES if p.values[1].gradients and p.values[1].name not in NOT_THE_SLOPE]
 )
