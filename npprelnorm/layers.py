@@ -48,6 +48,31 @@ def pre_ln_backward(
     return dy + g.norm(norm, du, norm_cache)  # undoes LN, and joins the identity path
 
 
+def post_ln(
+    f: Callable[[np.ndarray], tuple[np.ndarray, Any]], x: np.ndarray, norm: tuple[np.ndarray, np.ndarray], eps: float
+) -> tuple[np.ndarray, tuple[LayerNormCache, Any]]:
+    """y = LN(x + f(x)): the order of the first Transformer, of BERT and of RoBERTa. arXiv:2002.04745, table 1.
+
+    It stands here for comparison: no RoBERTa-PreLayerNorm model uses it.
+    """
+    h, f_cache = f(x)
+    y, norm_cache = layer_norm(x + h, *norm, eps)
+    return y, (norm_cache, f_cache)
+
+
+def post_ln_backward(
+    f_backward: Callable[[np.ndarray, Any], np.ndarray],
+    dy: np.ndarray,
+    cache: tuple[LayerNormCache, Any],
+    g: GradientView,
+    norm: str,
+) -> np.ndarray:
+    """d = LN'(dy), dx = d + f'(d): on its way down, every gradient passes a LayerNorm in every layer."""
+    norm_cache, f_cache = cache
+    d = g.norm(norm, dy, norm_cache)  # undoes LN
+    return d + f_backward(d, f_cache)  # undoes f(x), and joins the identity path
+
+
 class EmbeddingsCache(NamedTuple):
     """What the backward needs; None for a table that was not looked up."""
 
