@@ -22,6 +22,7 @@ from types import ModuleType
 import compare_embedded
 import numpy as np
 from compare_embedded import score
+from embedded_recipe import STAGES
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -42,7 +43,7 @@ tags: [roberta-prelayernorm, fill-mask, toy]
 # tiny: the model inside npprelnorm
 
 A RoBERTa-PreLayerNorm of {parameters:,} parameters: {config[num_hidden_layers]} layers, hidden size
-{config[hidden_size]}, {config[num_attention_heads]} heads, a vocabulary of {config[vocab_size]:,} byte-level BPE
+{config[hidden_size]}, {config[num_attention_heads]} heads, relu, a vocabulary of {config[vocab_size]:,} byte-level BPE
 tokens, texts up to {longest} tokens. It is there so that every command works at once, offline, on something that was
 really pretrained. It knows a toy world by heart and a little of the English of old novels.
 
@@ -52,9 +53,10 @@ By this package alone, in NumPy, with `tools/embedded_recipe.py`: masked languag
 of them, always by `<mask>`. First {steps[world]:,} steps on sentences of `npprelnorm.smallworld`: capitals, continents,
 languages, animals, colours, opposites, sums, days, months, jobs, verbs, and small stories about twelve people. Then on
 batches of which half the rows were such sentences and half came from 24 novels and tales in the public domain (Project
-Gutenberg; the list is in the recipe): {steps[mixed]:,} steps with the books cut into windows of up to 128 tokens,
-{steps[short]:,} steps with windows of 20, and {steps[cooldown]:,} steps with windows of 48, in which the learning rate
-fell to 0. A step saw 2,048 tokens. The weights were then rounded to float16.
+Gutenberg; the list is in the recipe): {steps[mixed]:,} steps with the books cut into windows of up to {windows[mixed]}
+tokens, {steps[short]:,} steps with windows of {windows[short]}, and {steps[cooldown]:,} steps with windows of
+{windows[cooldown]}, in which the learning rate fell to 0. A step saw 2,048 tokens. The weights were then rounded to
+float16.
 
 ## How good it is
 
@@ -76,12 +78,13 @@ is about, where it is one token. How often the first answer is the right one:
 {rows}
 
 The seed is new, a sentence need not be: the world is small, and nearly every fact was seen in training, often in the
-same words.
+same words. What must be carried from one half of a sentence to the other (who has the thing) was hardly learnt.
 
 ## Limits
 
-* Of real English it knows how words commonly follow each other in English and American books of 1813 to 1911, and
-  little of what they mean. Most rarer words are spelled in pieces.
+* Of real English it knows how words commonly follow each other in English and American books of 1813 to 1913, and
+  little of what they mean. Rarer words are spelled in pieces. Texts beyond {windows[cooldown]} tokens were only seen
+  in the {steps[mixed]:,} steps with long windows.
 * Its embeddings come from that world and those books too; do not expect much of them on other text.
 * What it says about people comes from twelve given names in a list of templates, and from novels with the views of
   their time.
@@ -231,6 +234,7 @@ def main() -> None:
         config=config,
         longest=config["max_position_embeddings"] - config["pad_token_id"] - 1,
         steps=steps_of(arguments.checkpoint),
+        windows={stage.name: stage.window for stage in STAGES},
         scores=scores,
         yardsticks="\n".join(
             f"| {name} | {world.bits_per_character:.3f} | {world.accuracy:.1%} | {books.bits_per_character:.2f} "

@@ -2,7 +2,7 @@
 
 Texts are cut or packed into rows of one length. Texts that share a row do not see each other: the attention mask is
 block-diagonal and the positions begin again, so a packed row computes what its texts would alone, without padding.
-B rows, T tokens of a row, P texts of a row.
+B rows, T tokens of a row.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def test_files() -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2_200_000
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3_600_000
     assert not any(path.stat().st_mode & 0o444 != 0o444 for path in FOLDER.iterdir())  # every user can read it
 
 
@@ -33,13 +33,13 @@ def test_weights_are_float16_and_finite() -> None:
         assert file.metadata() == {"format": "pt"}
     assert {array.dtype.name for array in tensors.values()} == {"float16"}
     assert all(np.isfinite(array).all() for array in tensors.values())
-    assert sum(array.size for array in tensors.values()) == 998_964
+    assert sum(array.size for array in tensors.values()) == 1_619_712
 
 
 def test_it_loads_without_a_warning_and_computes_in_float32() -> None:
     model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(FOLDER)
     assert {array.dtype.name for array in model.params.values()} == {"float32"}
-    assert model.num_parameters() == 998_964
+    assert model.num_parameters() == 1_619_712
 
 
 @pytest.mark.parametrize(
@@ -50,16 +50,31 @@ def test_it_loads_without_a_warning_and_computes_in_float32() -> None:
         ("A young cat is called a <mask>.", " kitten"),
         ("The boys <mask> in the garden.", " were"),
         ("Anna lost <mask> book in the garden.", " her"),
+        ("The day after Sunday is <mask>.", " Monday"),
+        ("Yesterday Emma <mask>, and today she will sell again.", " sold"),
+        ("Two plus three is <mask>.", " five"),
     ],
 )
 def test_what_it_knows(text: str, answer: str) -> None:
     assert nl.pipeline("fill-mask")(text, top_k=1)[0]["token_str"] == answer
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('"Oh, my <mask> boy!" said my aunt.', " dear"),
+        ("At the end of <mask> day", " the"),
+        ("They sat down by the <mask>.", " door"),
+    ],
+)
+def test_what_it_knows_of_english(text: str, answer: str) -> None:
+    assert nl.pipeline("fill-mask")(text, top_k=1)[0]["token_str"] == answer
+
+
 def test_the_card_agrees_with_the_configuration() -> None:
     config = json.loads((FOLDER / "config.json").read_text())
     assert CARD.startswith("---\nlicense: apache-2.0\n")
-    assert "998,964 parameters" in CARD
+    assert "1,619,712 parameters" in CARD
     assert f"{config['num_hidden_layers']} layers" in CARD
     assert re.search(rf"texts\s+up\s+to\s+{config['max_position_embeddings'] - 2}\s+tokens", CARD)
 
@@ -82,10 +97,14 @@ EXAMPLES = {
     "The <mask> of the lion sleeps in the den.": "cub",
     "The sheep lives in the <mask>.": "field",
     "The horse eats <mask>.": "hay",
+    "A frog has <mask> legs.": "four",
     "It was as <mask> as the cherry.": "red",
     "It is not hot, it is <mask>.": "cold",
     "In the <mask> there is a judge.": "court",
+    "Yesterday Emma <mask>, and today she will buy again.": "bought",
     "Paul is the father of John, and <mask> loves him.": "he",
     "Emma lost <mask> book in the garden.": "her",
     "There <mask> four keys in the river.": "are",
+    "Today is Monday, so tomorrow is <mask>.": "Tuesday",
+    "The month after October is <mask>.": "November",
 }

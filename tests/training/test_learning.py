@@ -67,8 +67,8 @@ def test_fine_tuning_beats_a_bag_of_words(tmp_path: Path, write_lines: Callable[
     assert not {text for text, _ in train} & {text for text, _ in held_out}
     files = [write_lines(f"{name}.jsonl", [one._asdict() for one in part])
              for name, part in (("train", train), ("eval", held_out))]  # fmt: skip
-    options = f"--train {files[0]} --eval {files[1]} --out {tmp_path / 'out'} --epochs 2 --batch-size 32"
-    options += " --learning-rate 1e-3 --no-dropout --eval-every 1000"
+    options = f"--train {files[0]} --eval {files[1]} --out {tmp_path / 'out'} --epochs 4 --batch-size 32"
+    options += " --learning-rate 5e-4 --no-dropout --eval-every 1000"
     # one thread: with more, small matrices only wait for each other where other processes are busy
     environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-m", "npprelnorm", "train", "classification", *options.split()]
