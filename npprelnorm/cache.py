@@ -47,6 +47,21 @@ class KeyValueCache:
     def __repr__(self) -> str:
         return f"KeyValueCache(layers={len(self)}, length={self.length}, shape={self._layers[0].key.shape})"
 
+    def reorder(self, rows: Any) -> KeyValueCache:
+        """The cache of other rows of the batch, by their index (n,): as beams go on from each other, or repeat."""
+        index = np.asarray(rows)
+        return KeyValueCache(
+            [LayerKeyValues(*(None if array is None else array[index] for array in layer)) for layer in self]  # type: ignore[arg-type]
+        )
+
+    def crop(self, length: int) -> KeyValueCache:
+        """The cache of the first `length` tokens; keys and values of an encoder stay whole."""
+        if not 1 <= length <= self.length:
+            raise InputError(f"the cache cannot be cropped to {length} tokens; allowed: 1 to {self.length}")
+        return KeyValueCache(
+            [layer._replace(key=layer.key[:, :, :length], value=layer.value[:, :, :length]) for layer in self]
+        )
+
     @classmethod
     def from_arrays(
         cls, value: Any, config: RobertaPreLayerNormConfig, batch: int, dtype: np.dtype[np.floating]

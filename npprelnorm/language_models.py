@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -161,6 +161,83 @@ class RobertaPreLayerNormForCausalLM(LMModel):
             **inputs,
         )
         return self.finish(output, return_dict)
+
+    def generate(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        *,
+        generation_config: Any = None,
+        rng: int | np.random.Generator | None = None,
+        tokenizer: Any = None,
+        streamer: Any = None,
+        progress: Any = None,
+        logits_processor: Sequence[Any] = (),
+        stopping_criteria: Sequence[Any] = (),
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        **settings: Any,
+    ) -> Any:
+        """Continue prompts token by token: greedy by default, ``do_sample=True``, or ``num_beams`` of 2 or more.
+
+        Parameters
+        ----------
+        input_ids : integers (B, T)
+            Prompts, padded on the left to one length.
+        attention_mask : (B, T) of 0 / 1, optional
+            Which tokens are real; by default all but padding (all, where padding is also an end token).
+        generation_config : GenerationSettings, dict or path, optional
+            Settings to start from, such as a folder with a ``generation_config.json``.
+        rng : int or numpy.random.Generator, optional
+            Source of sampling: the same one gives the same tokens.
+        tokenizer : optional
+            Anything with ``batch_decode``, for `stop_strings`.
+        streamer : optional
+            Its ``put`` gets the prompt and then each step's tokens (B,), its ``end`` is called last.
+        progress : callable, optional
+            Called after each step with the number of new tokens and their maximum.
+        logits_processor : sequence of functions ``f(ids, scores) -> scores``
+            The caller's own, after those of the settings and before those of sampling.
+        stopping_criteria : sequence of functions ``f(ids) -> (B,) booleans``
+            The caller's own rules of which rows have ended.
+        past_key_values : optional
+            Cache of the first tokens of `input_ids`.
+        use_cache, encoder_hidden_states, encoder_attention_mask : optional
+            As for calling the model.
+        **settings
+            Any field of `npprelnorm.generation.GenerationSettings`, such as ``max_new_tokens=40``.
+
+        Returns
+        -------
+        numpy.ndarray (B * num_return_sequences, T + new tokens), or GenerateOutput
+            The latter with ``return_dict_in_generate=True``.
+
+        Raises
+        ------
+        InputError, ConfigError
+            For unusable inputs, settings that contradict each other, or more tokens than there are positions.
+        """
+        from .generation.generate import generate  # built on this class
+
+        return generate(
+            self,
+            input_ids,
+            attention_mask,
+            generation_config=generation_config,
+            rng=rng,
+            tokenizer=tokenizer,
+            streamer=streamer,
+            progress=progress,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            changes=settings,
+        )
 
     def _forward(
         self,

@@ -1,4 +1,4 @@
-"""The command line: `npprelnorm fill-mask | embed | inspect | convert | verify`.
+"""The command line: `npprelnorm fill-mask | embed | generate | inspect | convert | verify`.
 
 Only argparse is imported here; each command imports what it needs when it runs. Exit codes: 0 done, 1 failed, 2 used
 wrongly, 130 interrupted, 141 the reader of our output went away.
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import NpprelnormError, NpprelnormWarning
-from . import convert, embed, fill_mask, inspect, predict, pretrain, train, verify
+from . import convert, embed, fill_mask, generate, inspect, predict, pretrain, train, verify
 from .common import UsageError, printable
 
 EXAMPLES = """\
@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command in {
         "fill-mask": fill_mask,
         "embed": embed,
+        "generate": generate,
         "inspect": inspect,
         "convert": convert,
         "verify": verify,

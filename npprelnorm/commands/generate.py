@@ -1,0 +1,127 @@
+"""`npprelnorm generate`: continue a prompt, and show the text as it comes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .common import MODEL_HELP, UsageError, folder_of, positive_int, print_json, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..tokenizer import Tokenizer
+
+SUMMARY = "continue a prompt with a causal language model"
+DESCRIPTION = """\
+Continue a prompt token by token with a causal language model, and show the text as it comes.
+
+Without further options the best token is taken each time; --sample draws at random, --beams searches. A
+generation_config.json beside the model is honoured; options go before it. With --json one JSON object a result:
+  {"prompt": ..., "text": ..., "ids": [...]}
+where text is the prompt's and the new tokens', without the special ones."""
+EXAMPLES = """\
+examples:
+  npprelnorm generate "The capital of France" --model ./my-decoder
+  npprelnorm generate "Once" --model ./my-decoder --sample --temperature 0.8 --top-p 0.9 --seed 1
+  npprelnorm generate "Once" --model ./my-decoder --beams 4 --results 2 --json"""
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of this command."""
+    parser.add_argument("prompt", metavar="PROMPT", help="the text to continue")
+    parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help=f"{MODEL_HELP}, of a causal model")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_int, metavar="N", help="how many tokens at most (default: 20)"
+    )
+    parser.add_argument("--sample", action="store_true", help="draw tokens at random by their probability")
+    parser.add_argument(
+        "--temperature", type=_number, metavar="T", help="of --sample: below 1 is bolder, above 1 wilder"
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="of --sample: only the K best tokens (default: 50)")
+    parser.add_argument(
+        "--top-p", type=_number, metavar="P", help="of --sample: only the best tokens of this probability"
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="of --sample: the same seed gives the same text")
+    parser.add_argument("--beams", type=positive_int, metavar="K", help="search with so many beams")
+    parser.add_argument("--results", type=positive_int, metavar="R", help="how many texts (with --sample or --beams)")
+    parser.add_argument("--repetition-penalty", type=_number, metavar="X", help="above 1: repeat less")
+    parser.add_argument("--stop", nargs="+", metavar="TEXT", help="end where one of these texts has come")
+    parser.add_argument("--json", action="store_true", help="print JSON Lines instead of plain text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate and print."""
+    if args.seed is not None and (args.seed < 0 or not args.sample):
+        raise UsageError(f"--seed {args.seed}: give a number of at least 0, together with --sample")
+    from ..generation import GenerationSettings
+    from ..language_models import RobertaPreLayerNormForCausalLM
+    from ..tokenizer import Tokenizer
+
+    folder = folder_of(args.model)
+    tokenizer = Tokenizer.from_pretrained(args.model)
+    model = RobertaPreLayerNormForCausalLM.from_pretrained(args.model)
+    file = folder / "generation_config.json"
+    saved = GenerationSettings.from_pretrained(file) if file.is_file() else GenerationSettings()
+    asked = {
+        "max_new_tokens": args.max_new_tokens,
+        "do_sample": args.sample or None,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "num_beams": args.beams,
+        "num_return_sequences": args.results,
+        "repetition_penalty": args.repetition_penalty,
+        "stop_strings": args.stop,
+    }
+    ids = prompt_ids(tokenizer, args.prompt)
+    one_by_one = saved.updated(**asked).num_beams == 1 and (args.results or saved.num_return_sequences) == 1
+    streamer = TextStreamer(tokenizer) if one_by_one and not args.json else None
+    rows = model.generate(ids, generation_config=saved, rng=args.seed, tokenizer=tokenizer, streamer=streamer, **asked)
+    if streamer is None:
+        for row in rows:
+            text = tokenizer.decode(row, skip_special_tokens=True)
+            if args.json:
+                print_json({"prompt": args.prompt, "text": text, "ids": row.tolist()})
+            else:
+                sys.stdout.write(printable(text) + "\n")
+    return 0
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
+    """The prompt as the model saw texts begin: with ``<s>``, without ``</s>``. -> (1, T)."""
+    ids: np.ndarray = tokenizer(prompt).input_ids
+    ends = ids.shape[1] > 1 and ids[0, -1] == tokenizer.eos_token_id
+    return ids[:, :-1] if ends else ids
+
+
+class TextStreamer:
+    """Writes the text of one row as its tokens come; a character of several tokens waits until it is whole."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.written = 0
+
+    def put(self, ids: np.ndarray) -> None:
+        """The prompt (1, T), then single tokens (1,)."""
+        self.ids.extend(ids.ravel().tolist())
+        self._write(self.tokenizer.decode(self.ids, skip_special_tokens=True).rstrip("\ufffd"))
+
+    def end(self) -> None:
+        """Write what still waits, and end the line."""
+        self._write(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+        sys.stdout.write("\n")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(printable(text[self.written :]))
+        self.written = max(self.written, len(text))
+        sys.stdout.flush()

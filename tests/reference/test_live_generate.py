@@ -1,0 +1,234 @@
+"""`generate` beside transformers' own, token for token, on random tiny decoders and settings.
+
+transformers turns each step's logits into float32 and adds beam scores up in float32: two float64 models that agree to
+1e-13 can then round to different sides, and the scores of -1e9 that it gives unused beams all become equal. So its
+forward is wrapped here to hand out logits that stay float64; everything after that is its own code, in which ties are
+then as rare as in ours. Greedy search is compared with the unchanged transformers as well.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from reference_configs import weights
+
+import npprelnorm as nl
+from npprelnorm.generation import processors
+
+pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore")]
+
+DRAWS = 160
+BEAM_GRID = [
+    (beams, penalty, early, returned)
+    for beams in (2, 3, 4)
+    for penalty in (-1.0, 0.0, 0.6, 1.0, 2.0)
+    for early in (False, True, "never")
+    for returned in sorted({1, 2, beams})
+]
+
+
+class Double(torch.Tensor):
+    """Logits whose conversion to float32 leaves them as they are."""
+
+    def to(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor).clone()
+
+
+def pair(rng: np.random.Generator, seed: int, **changes: Any) -> tuple[Any, Any]:
+    """The same random decoder in both libraries, in float64."""
+    heads = int(rng.integers(1, 4))
+    config = {
+        "vocab_size": int(rng.integers(9, 40)),
+        # LayerNorm over two numbers gives but a sign, so that whole sentences would tie
+        "hidden_size": heads * int(rng.integers(4, 9)),
+        "num_hidden_layers": int(rng.integers(1, 3)),
+        "num_attention_heads": heads,
+        "intermediate_size": int(rng.integers(4, 30)),
+        "max_position_embeddings": 40,
+        "pad_token_id": int(rng.integers(1, 4)),
+        "initializer_range": float(rng.choice([0.1, 0.2, 0.5])),
+        "layer_norm_eps": 1e-5,
+        "is_decoder": True,
+        "tie_word_embeddings": bool(rng.random() < 0.5),
+    } | changes
+    own_config = nl.RobertaPreLayerNormConfig(**config)
+    cls = nl.RobertaPreLayerNormForCausalLM
+    params = weights(cls.shapes(own_config, pooler=False), config, seed)
+    own = cls.from_params(own_config, params, dtype="float64")
+    their_config = transformers.RobertaPreLayerNormConfig(**config, attn_implementation="eager")
+    theirs = transformers.RobertaPreLayerNormForCausalLM(their_config).double().eval()
+    state = {name: torch.from_numpy(value.copy()) for name, value in params.items()}
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert set(missing) <= {"lm_head.decoder.weight", "lm_head.decoder.bias"}
+    theirs.tie_weights()
+    if not config["tie_word_embeddings"]:
+        np.testing.assert_array_equal(theirs.lm_head.decoder.weight.detach().numpy(), params["lm_head.decoder.weight"])
+    return own, theirs
+
+
+def in_double(model: Any) -> None:
+    forward = model.forward
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        output.logits = output.logits.as_subclass(Double)
+        return output
+
+    wrapped.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    model.forward = wrapped
+
+
+def prompts(rng: np.random.Generator, config: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Left-padded prompts that hold no padding of their own, and their mask."""
+    batch, tokens = int(rng.integers(1, 4)), int(rng.integers(1, 7))
+    others = [token for token in range(config.vocab_size) if token != config.pad_token_id]
+    ids = rng.choice(others, (batch, tokens))
+    mask = np.ones((batch, tokens), np.int64)
+    for row in range(1, batch):
+        mask[row, : int(rng.integers(0, tokens))] = 0
+    ids[mask == 0] = config.pad_token_id
+    return ids, mask
+
+
+def settings_of(rng: np.random.Generator, config: Any) -> dict[str, Any]:
+    """A random choice of lengths, ends and deterministic processors."""
+
+    def tokens(most: int) -> list[int]:
+        return [int(t) for t in rng.choice(config.vocab_size, int(rng.integers(1, most + 1)), replace=False)]
+
+    new = int(rng.integers(1, 13))
+    result: dict[str, Any] = {"max_new_tokens": new, "eos_token_id": tokens(3)}
+    options: dict[str, Any] = {
+        "repetition_penalty": float(rng.choice([0.7, 1.3, 2.0])),
+        "no_repeat_ngram_size": int(rng.integers(2, 4)),
+        "bad_words_ids": [tokens(1), tokens(2), tokens(3)],
+        "min_new_tokens": int(rng.integers(1, new + 1)),
+        "min_length": int(rng.integers(1, new + 1)),
+        "forced_bos_token_id": tokens(1)[0],
+        "forced_eos_token_id": tokens(2),
+        "suppress_tokens": tokens(2),
+        "begin_suppress_tokens": tokens(2),
+    }
+    for name, value in options.items():
+        if rng.random() < 0.25:
+            result[name] = value
+    if "min_new_tokens" in result:  # both are an error here, and transformers ignores the other one
+        result.pop("min_length", None)
+    return result
+
+
+def without_exact_ties(settings: dict[str, Any]) -> dict[str, Any]:
+    """Take away what leaves several candidates of one score, since torch leaves open which of them is first.
+
+    Several forced ends all score 0; a forced token that is also suppressed leaves only -inf; and forcing the only new
+    token leaves one continuation, which the unused beams hold as well.
+    """
+    forced = settings.pop("forced_eos_token_id", None)
+    if forced is not None and settings["max_new_tokens"] > 1:
+        settings["forced_eos_token_id"] = forced[0]
+    kept = {settings.get("forced_bos_token_id"), settings.get("forced_eos_token_id")}
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        if name in settings:
+            settings[name] = [token for token in settings[name] if token not in kept]
+            if not settings[name]:
+                del settings[name]
+    return settings
+
+
+def theirs_generate(model: Any, ids: np.ndarray, mask: np.ndarray, **settings: Any) -> Any:
+    with torch.no_grad():
+        return model.generate(
+            torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(mask),
+            pad_token_id=model.config.pad_token_id,
+            **settings,
+        )
+
+
+@pytest.mark.parametrize("seed", range(DRAWS))
+def test_greedy_search_gives_the_same_tokens(seed: int) -> None:
+    rng = np.random.default_rng([5, seed])
+    own, theirs = pair(rng, seed)
+    ids, mask = prompts(rng, own.config)
+    settings = without_exact_ties(settings_of(rng, own.config))
+    mine = own.generate(ids, mask, position_scheme="hf_generate", **settings)
+    np.testing.assert_array_equal(mine, theirs_generate(theirs, ids, mask, do_sample=False, **settings).numpy())
+
+
+@pytest.mark.parametrize("seed", range(len(BEAM_GRID)))
+def test_beam_search_gives_the_same_tokens_and_scores(seed: int) -> None:
+    rng = np.random.default_rng([6, seed])
+    beams, penalty, early, returned = BEAM_GRID[seed]
+    for repeat in range(2):
+        own, theirs = pair(rng, seed)
+        in_double(theirs)
+        ids, mask = prompts(rng, own.config)
+        settings = without_exact_ties(settings_of(rng, own.config)) | {
+            "num_beams": beams,
+            "length_penalty": penalty,
+            "early_stopping": early,
+            "num_return_sequences": returned,
+            "output_scores": True,
+            "return_dict_in_generate": True,
+        }
+        mine = own.generate(ids, mask, position_scheme="hf_generate", **settings)
+        other = theirs_generate(theirs, ids, mask, do_sample=False, **settings)
+        where = f"repeat {repeat}: {settings}"
+        np.testing.assert_array_equal(mine.sequences, other.sequences.numpy(), err_msg=where)
+        np.testing.assert_array_equal(mine.beam_indices, other.beam_indices.numpy(), err_msg=where)
+        np.testing.assert_allclose(mine.sequences_scores, other.sequences_scores.double().numpy(), rtol=1e-6)
+        assert len(mine.scores) == len(other.scores)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_sampling_draws_from_the_same_distribution(seed: int) -> None:
+    """Their sample is replayed through ours: at every step the processed scores must agree."""
+    rng = np.random.default_rng([7, seed])
+    own, theirs = pair(rng, seed)
+    in_double(theirs)
+    ids, mask = prompts(rng, own.config)
+    settings = without_exact_ties(settings_of(rng, own.config)) | {"top_k": int(rng.choice([0, 3, 50]))}
+    for name, value in {
+        "temperature": float(rng.choice([0.5, 1.7])),
+        "top_p": float(rng.uniform(0.3, 0.95)),
+        "min_p": float(rng.uniform(0.01, 0.4)),
+        "typical_p": float(rng.uniform(0.2, 0.95)),
+    }.items():
+        if rng.random() < 0.5:
+            settings[name] = value
+    torch.manual_seed(seed)
+    other = theirs_generate(
+        theirs, ids, mask, do_sample=True, output_scores=True, return_dict_in_generate=True, **settings
+    )
+    tokens = other.sequences.numpy()
+    seen: list[np.ndarray] = []
+
+    def replay(at: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        forced = np.full_like(scores, -np.inf)
+        forced[np.arange(len(at)), tokens[:, at.shape[1]]] = 0.0
+        return forced
+
+    chosen = processors.chosen
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        def record(at: np.ndarray, scores: np.ndarray) -> np.ndarray:
+            seen.append(scores)
+            return scores
+
+        return [*chosen(*args, **kwargs), record, replay]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("npprelnorm.generation.generate.chosen", recorded)
+        mine = own.generate(ids, mask, position_scheme="hf_generate", do_sample=True, **settings)
+    np.testing.assert_array_equal(mine, tokens)
+    assert len(seen) == len(other.scores) >= 1
+    for own_scores, their_scores in zip(seen, other.scores, strict=True):
+        np.testing.assert_allclose(
+            processors.softmax(own_scores), torch.softmax(their_scores.double(), dim=-1).numpy(), rtol=1e-9, atol=1e-12
+        )
