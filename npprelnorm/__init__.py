@@ -28,6 +28,7 @@ _MODULE_OF = {
     "AutoModelForSequenceClassification": "auto",
     "AutoModelForTokenClassification": "auto",
     "KeyValueCache": "cache",
+    "GenerationSettings": "generation.settings",
     "Tokenizer": "tokenizer",
     "pipeline": "pipelines",
     "embedded_model_path": "assets",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .config import RobertaPreLayerNormConfig as RobertaPreLayerNormConfig
     from .errors import NpprelnormError as NpprelnormError
     from .errors import NpprelnormWarning as NpprelnormWarning
+    from .generation.settings import GenerationSettings as GenerationSettings
     from .language_models import RobertaPreLayerNormForCausalLM as RobertaPreLayerNormForCausalLM
     from .language_models import RobertaPreLayerNormForMaskedLM as RobertaPreLayerNormForMaskedLM
     from .model import RobertaPreLayerNormModel as RobertaPreLayerNormModel
