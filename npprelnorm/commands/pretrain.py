@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, InputError
 from ..training.settings import TrainingSettings
 from .common import UsageError, folder_of, positive_int, printable, table
-from .training_options import Progress, add_settings_arguments, settings_of
+from .training_options import Progress, add_settings_arguments, run_to_the_end, settings_of
 
 if TYPE_CHECKING:
     from ..config import RobertaPreLayerNormConfig
@@ -169,10 +169,9 @@ def _pretrain(
     settings: TrainingSettings,
     out: Path,
 ) -> None:
-    from .. import __version__
     from ..language_models import RobertaPreLayerNormForMaskedLM
     from ..training import folder
-    from ..training.loop import Trainer, read_log
+    from ..training.loop import Trainer
     from ..training.pretraining import masked_loss
 
     tokenizer, train, held = _data(args, config, length, masking, settings.seed, out)
@@ -191,20 +190,10 @@ def _pretrain(
         f"npprelnorm: {model.num_parameters():,} parameters, vocabulary {len(tokenizer):,}, {len(train.packed):,} rows "
         f"of {length} tokens, {trainer.total:,} steps\n"
     )
-    try:
-        reached = trainer.run()
-    finally:
-        progress.close()
-    step = reached.best_step or reached.step
-    evaluations = [line for line in read_log(trainer.log_path) if line["step"] == step and "eval_loss" in line]
-    metrics = {
+    metrics = run_to_the_end(trainer, progress) | {
         "task": "pretrain",
-        "npprelnorm": __version__,
-        "steps": reached.step,
-        "kept_step": step,
         "rows": len(train.packed),
         "tokens": int((train.packed.texts > 0).sum()),
-        "eval": {name[5:]: value for line in evaluations[-1:] for name, value in line.items() if name != "step"},
     }
     folder.finish(out, model, tokenizer, metrics)
 

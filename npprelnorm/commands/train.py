@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..training.catalog import TASKS, task_class
 from ..training.settings import TrainingSettings
 from .common import UsageError, add_model_argument, folder_of, positive_int, printable, say_which_model, table
-from .training_options import Progress, add_settings_arguments, settings_of
+from .training_options import Progress, add_settings_arguments, run_to_the_end, settings_of
 
 if TYPE_CHECKING:
     from ..model import BodyModel
@@ -137,11 +137,10 @@ def load_for(task: Task, model: str | Path, *, dtype: str, seed: int) -> BodyMod
 
 
 def _train(args: argparse.Namespace, task: Task, settings: TrainingSettings, out: Path) -> None:
-    from .. import __version__
     from ..assets import embedded_model_path
     from ..tokenizer import Tokenizer
     from ..training import folder
-    from ..training.loop import Trainer, read_log
+    from ..training.loop import Trainer
 
     source = embedded_model_path() if args.model is None else folder_of(args.model)
     tokenizer = Tokenizer.from_pretrained(source)
@@ -161,21 +160,11 @@ def _train(args: argparse.Namespace, task: Task, settings: TrainingSettings, out
     sys.stderr.write(
         f"npprelnorm: {len(data.lengths)} examples, {int(data.lengths.sum())} tokens, {trainer.total} steps\n"
     )
-    try:
-        reached = trainer.run()
-    finally:
-        progress.close()
-    step = reached.best_step or reached.step
-    evaluations = [line for line in read_log(trainer.log_path) if line["step"] == step and "eval_loss" in line]
-    metrics = {
+    metrics = run_to_the_end(trainer, progress) | {
         "task": args.task,
         "problem_type": model.config.problem_type,
-        "npprelnorm": __version__,
-        "steps": reached.step,
-        "kept_step": step,
         "metric": task.metric if args.eval else None,
         "train_examples": len(data.lengths),
-        "eval": {name[5:]: value for line in evaluations[-1:] for name, value in line.items() if name != "step"},
     }
     folder.finish(out, model, tokenizer, metrics)
 

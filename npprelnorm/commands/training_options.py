@@ -6,12 +6,15 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..training.schedules import SCHEDULES
 from ..training.settings import TrainingSettings
 from .common import UsageError
+
+if TYPE_CHECKING:
+    from ..training.loop import Trainer
 
 # setting -> what it is, as --help says it
 NUMBERS: dict[str, str] = {
@@ -104,3 +107,22 @@ class Progress:
         """Leave the last state of the bar on the terminal."""
         if self._bar is not None:
             self._bar.close()
+
+
+def run_to_the_end(trainer: Trainer, progress: Progress) -> dict[str, Any]:
+    """Train to the end, and tell what every metrics.json has: the steps, and the evaluation of what was kept."""
+    from .. import __version__
+    from ..training.loop import read_log
+
+    try:
+        reached = trainer.run()
+    finally:
+        progress.close()
+    step = reached.best_step or reached.step
+    evaluations = [line for line in read_log(trainer.log_path) if line["step"] == step and "eval_loss" in line]
+    return {
+        "npprelnorm": __version__,
+        "steps": reached.step,
+        "kept_step": step,
+        "eval": {name[5:]: value for line in evaluations[-1:] for name, value in line.items() if name != "step"},
+    }
