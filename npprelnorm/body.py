@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cache import KeyValueCache
+from .cache import KeyValueCache, LayerSlot
 from .config import RobertaPreLayerNormConfig
 from .gradients import Gradients, GradientView
 from .inputs import Inputs
@@ -54,7 +54,13 @@ class BodyCache(NamedTuple):
 
 
 def _run_layer(
-    x: np.ndarray, p: View, config: RobertaPreLayerNormConfig, inputs: Inputs, index: int, seed: int | None
+    x: np.ndarray,
+    p: View,
+    config: RobertaPreLayerNormConfig,
+    inputs: Inputs,
+    index: int,
+    seed: int | None,
+    slot: LayerSlot | None = None,
 ) -> tuple[np.ndarray, LayerCache]:
     here = p.at(f"encoder.layer.{index}.")
     return layer(
@@ -64,7 +70,7 @@ def _run_layer(
         mask=inputs.bias,
         head_mask=None if inputs.head_masks is None else inputs.head_masks[index],
         relative=inputs.relative(here, config.position_embedding_type),
-        past=inputs.past[index] if inputs.past else None,
+        slot=slot,
         encoder_states=inputs.encoder_states,
         encoder_mask=inputs.encoder_bias,
         rng=None if seed is None else np.random.default_rng(seed),
@@ -99,10 +105,16 @@ def body(
         inputs.position_ids,
         rng,
     )
-    stream, own, crossed, key_values = [x], [], [], []
+    tokens = x.shape[1]
+    past = inputs.past
+    if past is None and use_cache:
+        past = KeyValueCache.empty(config, x.shape[0], x.dtype, tokens)
+    memory = None if past is None else past.extended(tokens)
+    stream, own, crossed, cross_key_values = [x], [], [], []
     caches: list[LayerCache | LayerInput] = []
     for index, seed in enumerate(seeds):
-        y, cache = _run_layer(x, p, config, inputs, index, seed)
+        slot = None if memory is None else memory.slot(index, tokens)
+        y, cache = _run_layer(x, p, config, inputs, index, seed, slot)
         if index >= first:
             caches.append(LayerInput(x, seed) if recompute else cache)
         if hidden_states:
@@ -111,16 +123,20 @@ def body(
             own.append(cache.attention[1].core.weights())
             if cache.cross:
                 crossed.append(cache.cross[1].core.weights())
-        if use_cache:
-            key_values.append(cache.key_values())
+        if use_cache and cache.cross:
+            cross_key_values.append((cache.cross[1].core.k, cache.cross[1].core.v))
         x = y
     last, norm_cache = layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
     if hidden_states == "v5":
         stream[-1] = last
+    if memory is not None and not use_cache:
+        memory.release(tokens)
+    elif memory is not None and cross_key_values and not memory.has_cross:
+        memory = memory.with_cross(cross_key_values)
     output = BaseModelOutput(
         last_hidden_state=last,
         hidden_states=tuple(stream) if hidden_states else None,
-        past_key_values=KeyValueCache(key_values) if use_cache else None,
+        past_key_values=memory if use_cache else None,
         attentions=tuple(own) if attentions else None,
         cross_attentions=tuple(crossed) if crossed else None,
     )

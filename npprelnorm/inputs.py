@@ -104,7 +104,7 @@ def prepare(
         if not config.is_decoder:
             raise InputError("past_key_values is given, but this model is no decoder; load it with is_decoder=True")
         past = KeyValueCache.from_arrays(past_key_values, config, batch, dtype)
-    past_length = past.length if past else 0
+    past_length = past.length if past is not None else 0
     keys = past_length + tokens
 
     mask = None if attention_mask is None else as_array("attention_mask", attention_mask)
@@ -232,7 +232,7 @@ def _encoder(
     """Encoder states and what their scores are biased by; a model that is no decoder ignores both."""
     if not config.is_decoder:
         return None, None
-    cached = past[0].cross_key if past else None
+    cached = past[0].cross_key if past is not None else None
     if states is not None:
         if not config.add_cross_attention:
             raise InputError(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cache import LayerKeyValues
+from .cache import LayerSlot
 from .config import RobertaPreLayerNormConfig
 from .gradients import GradientView
 from .ops.activations import ACTIVATIONS
@@ -147,7 +147,7 @@ def self_attention(
     *,
     head_mask: np.ndarray | None = None,
     relative: Relative | None = None,
-    past: LayerKeyValues | None = None,
+    slot: LayerSlot | None = None,
     rng: Rng = None,
 ) -> tuple[np.ndarray, AttentionBlockCache]:
     """Every token looks at every token, and at those of the key/value cache. u (B, T, C) -> (B, T, C)."""
@@ -156,9 +156,8 @@ def self_attention(
     k, key_cache = linear(u, *p.affine("self.key"))
     v, value_cache = linear(u, *p.affine("self.value"))
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)  # (B, T, C) -> (B, H, T, D)
-    if past is not None:
-        k = np.concatenate([past.key, k], axis=2)  # (B, H, S, D), S = past + T
-        v = np.concatenate([past.value, v], axis=2)
+    if slot is not None:
+        k, v = slot.add(k, v)  # (B, H, T, D) -> (B, H, S, D), S = past + T
     context, core = attention(
         q, k, v, mask, head_mask=head_mask, relative=relative, drop=config.attention_probs_dropout_prob, rng=rng
     )
@@ -201,7 +200,7 @@ def cross_attention(
     encoder_states: np.ndarray | None,
     *,
     head_mask: np.ndarray | None = None,
-    past: LayerKeyValues | None = None,
+    slot: LayerSlot | None = None,
     rng: Rng = None,
 ) -> tuple[np.ndarray, AttentionBlockCache]:
     """Every token looks at the encoder's last states, which are not normalised here again.
@@ -212,8 +211,8 @@ def cross_attention(
     q, query_cache = linear(u, *p.affine("self.query"))
     q = split_heads(q, heads)
     key_cache = value_cache = None
-    if past is not None and past.cross_key is not None and past.cross_value is not None:
-        k, v = past.cross_key, past.cross_value
+    if slot is not None and slot.cross_key is not None and slot.cross_value is not None:
+        k, v = slot.cross_key, slot.cross_value
     else:
         assert encoder_states is not None, "the inputs are checked to hold states or a cache of them"
         k, key_cache = linear(encoder_states, *p.affine("self.key"))
@@ -275,11 +274,6 @@ class LayerCache(NamedTuple):
     cross: tuple[LayerNormCache, AttentionBlockCache] | None
     feed_forward: list[tuple[LayerNormCache, FeedForwardCache]]
 
-    def key_values(self) -> LayerKeyValues:
-        """The keys and values that a decoder's next step can use again."""
-        own, cross = self.attention[1].core, self.cross[1].core if self.cross else None
-        return LayerKeyValues(own.k, own.v, cross.k if cross else None, cross.v if cross else None)
-
 
 def layer(
     x: np.ndarray,
@@ -289,7 +283,7 @@ def layer(
     mask: np.ndarray | None,
     head_mask: np.ndarray | None = None,
     relative: Relative | None = None,
-    past: LayerKeyValues | None = None,
+    slot: LayerSlot | None = None,
     encoder_states: np.ndarray | None = None,
     encoder_mask: np.ndarray | None = None,
     rng: Rng = None,
@@ -300,17 +294,17 @@ def layer(
     own = p.at("attention.")
     x, attention_cache = pre_ln(
         lambda u: self_attention(
-            u, own, config, mask, head_mask=head_mask, relative=relative, past=past, rng=rng
+            u, own, config, mask, head_mask=head_mask, relative=relative, slot=slot, rng=rng
         ),
         x, own.affine("LayerNorm"), eps,
     )  # fmt: skip
 
     cross_cache = None
-    if encoder_states is not None or (past is not None and past.cross_key is not None):
+    if encoder_states is not None or (slot is not None and slot.cross_key is not None):
         cross = p.at("crossattention.")
         x, cross_cache = pre_ln(
             lambda u: cross_attention(
-                u, cross, config, encoder_mask, encoder_states, head_mask=head_mask, past=past, rng=rng
+                u, cross, config, encoder_mask, encoder_states, head_mask=head_mask, slot=slot, rng=rng
             ),
             x, cross.affine("LayerNorm"), eps,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -80,6 +81,33 @@ def body_shapes(config: RobertaPreLayerNormConfig, *, pooler: bool) -> Shapes:
     if pooler:
         shapes |= linear_shapes("pooler.dense", width, width)
     return shapes
+
+
+# what of the configuration changes the results of the same parameters, their shapes aside
+_MEANING = (
+    "model_type",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "position_embedding_type",
+    "pad_token_id",
+    "is_decoder",
+)
+
+
+def fingerprint(params: Params, config: RobertaPreLayerNormConfig) -> str:
+    """Tells models apart: of all names, shapes, types and numbers, and of what the configuration makes of them.
+
+    Every number counts, in a sum over its bits that takes no longer than reading it; some by their place, too.
+    """
+    digest = hashlib.sha256(repr([getattr(config, name) for name in _MEANING]).encode())
+    for name in sorted(params):
+        array = np.ascontiguousarray(params[name]).reshape(-1)
+        bits = array.view(f"u{array.itemsize}")
+        total = int(np.add.reduce(bits, dtype=np.uint64))  # of 2^32 numbers below 2^32, or modulo 2^64
+        sample = bits[:: max(1, bits.size // 64)]
+        digest.update(f"{name} {params[name].shape} {array.dtype} {total} {sample.tolist()}\n".encode())
+    return digest.hexdigest()
 
 
 def initial(

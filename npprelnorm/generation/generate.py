@@ -73,6 +73,7 @@ def generate(
         past,
         config.is_decoder and (config.use_cache if use_cache is None else use_cache),
         {name: as_array(name, value) for name, value in encoder.items() if value is not None},
+        length,
     )
     rules = [stopping.at_length(length), *_rules(settings, eos, tokenizer, ids.shape[1]), *stopping_criteria]
     processors = chosen(settings, ids.shape[1], length, eos, logits_processor)

@@ -56,7 +56,10 @@ class Steps:
         past: KeyValueCache | None,
         use_cache: bool,
         encoder: dict[str, Any],
+        length: int,
     ) -> None:
+        if past is None and use_cache:  # room for all that will come: nothing is copied on the way
+            past = KeyValueCache.empty(model.config, mask.shape[0], model.dtype, length)
         self.model, self.mask, self.scheme, self.cache = model, mask, scheme, past
         self.use_cache, self.encoder = use_cache, encoder
 
