@@ -1,7 +1,7 @@
 # The few things one does in this repository. PYTHON=... picks another interpreter.
 PYTHON ?= python
 
-.PHONY: check lint types test reference fuzz mutants kills thorough bench docs build clean
+.PHONY: check lint types test reference fuzz mutants kills thorough bench tutorials docs build clean
 
 check: lint types test  ## what every change must pass
 
@@ -31,6 +31,9 @@ thorough: fuzz mutants kills
 
 bench:  ## beside the other engines that are installed; python -m benchmarks --help says more
 	$(PYTHON) -m benchmarks
+
+tutorials:  ## execute tutorials/*.py and write the notebooks; pip install -e ".[tutorials]" first
+	$(PYTHON) tools/build_tutorials.py
 
 docs:  ## the API pages, in build/docs; a warning is an error
 	$(PYTHON) -m sphinx -W --keep-going -b html tools/docs build/docs
