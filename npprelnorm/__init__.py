@@ -19,6 +19,38 @@ _MODULE_OF = {
     "RobertaPreLayerNormForQuestionAnswering": "classifiers",
     "RobertaPreLayerNormForSequenceClassification": "classifiers",
     "RobertaPreLayerNormForTokenClassification": "classifiers",
+    "RobertaConfig": "config",
+    "RobertaModel": "roberta",
+    "RobertaForCausalLM": "roberta",
+    "RobertaForMaskedLM": "roberta",
+    "RobertaForMultipleChoice": "roberta",
+    "RobertaForQuestionAnswering": "roberta",
+    "RobertaForSequenceClassification": "roberta",
+    "RobertaForTokenClassification": "roberta",
+    "XLMRobertaConfig": "config",
+    "XLMRobertaModel": "roberta",
+    "XLMRobertaForCausalLM": "roberta",
+    "XLMRobertaForMaskedLM": "roberta",
+    "XLMRobertaForMultipleChoice": "roberta",
+    "XLMRobertaForQuestionAnswering": "roberta",
+    "XLMRobertaForSequenceClassification": "roberta",
+    "XLMRobertaForTokenClassification": "roberta",
+    "CamembertConfig": "config",
+    "CamembertModel": "roberta",
+    "CamembertForCausalLM": "roberta",
+    "CamembertForMaskedLM": "roberta",
+    "CamembertForMultipleChoice": "roberta",
+    "CamembertForQuestionAnswering": "roberta",
+    "CamembertForSequenceClassification": "roberta",
+    "CamembertForTokenClassification": "roberta",
+    "BertConfig": "config",
+    "BertModel": "bert",
+    "BertLMHeadModel": "bert",
+    "BertForMaskedLM": "bert",
+    "BertForMultipleChoice": "bert",
+    "BertForQuestionAnswering": "bert",
+    "BertForSequenceClassification": "bert",
+    "BertForTokenClassification": "bert",
     "AutoConfig": "auto",
     "AutoModel": "auto",
     "AutoModelForCausalLM": "auto",
@@ -48,6 +80,13 @@ if TYPE_CHECKING:
     from .auto import AutoModelForQuestionAnswering as AutoModelForQuestionAnswering
     from .auto import AutoModelForSequenceClassification as AutoModelForSequenceClassification
     from .auto import AutoModelForTokenClassification as AutoModelForTokenClassification
+    from .bert import BertForMaskedLM as BertForMaskedLM
+    from .bert import BertForMultipleChoice as BertForMultipleChoice
+    from .bert import BertForQuestionAnswering as BertForQuestionAnswering
+    from .bert import BertForSequenceClassification as BertForSequenceClassification
+    from .bert import BertForTokenClassification as BertForTokenClassification
+    from .bert import BertLMHeadModel as BertLMHeadModel
+    from .bert import BertModel as BertModel
     from .cache import KeyValueCache as KeyValueCache
     from .classifiers import RobertaPreLayerNormForMultipleChoice as RobertaPreLayerNormForMultipleChoice
     from .classifiers import RobertaPreLayerNormForQuestionAnswering as RobertaPreLayerNormForQuestionAnswering
@@ -55,7 +94,11 @@ if TYPE_CHECKING:
         RobertaPreLayerNormForSequenceClassification as RobertaPreLayerNormForSequenceClassification,
     )
     from .classifiers import RobertaPreLayerNormForTokenClassification as RobertaPreLayerNormForTokenClassification
+    from .config import BertConfig as BertConfig
+    from .config import CamembertConfig as CamembertConfig
+    from .config import RobertaConfig as RobertaConfig
     from .config import RobertaPreLayerNormConfig as RobertaPreLayerNormConfig
+    from .config import XLMRobertaConfig as XLMRobertaConfig
     from .errors import NpprelnormError as NpprelnormError
     from .errors import NpprelnormWarning as NpprelnormWarning
     from .generation.settings import GenerationSettings as GenerationSettings
@@ -63,6 +106,27 @@ if TYPE_CHECKING:
     from .language_models import RobertaPreLayerNormForMaskedLM as RobertaPreLayerNormForMaskedLM
     from .model import RobertaPreLayerNormModel as RobertaPreLayerNormModel
     from .pipelines import pipeline as pipeline
+    from .roberta import CamembertForCausalLM as CamembertForCausalLM
+    from .roberta import CamembertForMaskedLM as CamembertForMaskedLM
+    from .roberta import CamembertForMultipleChoice as CamembertForMultipleChoice
+    from .roberta import CamembertForQuestionAnswering as CamembertForQuestionAnswering
+    from .roberta import CamembertForSequenceClassification as CamembertForSequenceClassification
+    from .roberta import CamembertForTokenClassification as CamembertForTokenClassification
+    from .roberta import CamembertModel as CamembertModel
+    from .roberta import RobertaForCausalLM as RobertaForCausalLM
+    from .roberta import RobertaForMaskedLM as RobertaForMaskedLM
+    from .roberta import RobertaForMultipleChoice as RobertaForMultipleChoice
+    from .roberta import RobertaForQuestionAnswering as RobertaForQuestionAnswering
+    from .roberta import RobertaForSequenceClassification as RobertaForSequenceClassification
+    from .roberta import RobertaForTokenClassification as RobertaForTokenClassification
+    from .roberta import RobertaModel as RobertaModel
+    from .roberta import XLMRobertaForCausalLM as XLMRobertaForCausalLM
+    from .roberta import XLMRobertaForMaskedLM as XLMRobertaForMaskedLM
+    from .roberta import XLMRobertaForMultipleChoice as XLMRobertaForMultipleChoice
+    from .roberta import XLMRobertaForQuestionAnswering as XLMRobertaForQuestionAnswering
+    from .roberta import XLMRobertaForSequenceClassification as XLMRobertaForSequenceClassification
+    from .roberta import XLMRobertaForTokenClassification as XLMRobertaForTokenClassification
+    from .roberta import XLMRobertaModel as XLMRobertaModel
     from .tokenizer import Tokenizer as Tokenizer
 
 

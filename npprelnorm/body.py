@@ -1,4 +1,4 @@
-"""The body: embeddings, the stack of layers, the final LayerNorm; and the pooler. Forward, then backward."""
+"""The body: embeddings, the stack of layers, the final LayerNorm of pre-LN; and the pooler. Forward, then backward."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def body(
     use_cache: bool = False,
     record: Recording | None = None,
 ) -> tuple[BaseModelOutput, BodyCache | None]:
-    """Embeddings -> N layers -> final LayerNorm, keeping on the way what is asked for.
+    """Embeddings -> N layers -> final LayerNorm (pre-LN alone), keeping on the way what is asked for.
 
     `hidden_states` is a convention: "v5" ends with the output of the final LayerNorm, "v4" with its input. Without
     `record` nothing is kept for a backward.
@@ -126,7 +126,9 @@ def body(
         if use_cache and cache.cross:
             cross_key_values.append((cache.cross[1].core.k, cache.cross[1].core.v))
         x = y
-    last, norm_cache = layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
+    last, norm_cache = x, None
+    if config.family.order.has_final_norm:
+        last, norm_cache = layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
     if hidden_states == "v5":
         stream[-1] = last
     if memory is not None and not use_cache:
@@ -150,16 +152,14 @@ def body_backward(
     dlast: np.ndarray, cache: BodyCache, p: View, config: RobertaPreLayerNormConfig, g: GradientView
 ) -> None:
     """Down the stack, as far as anything was kept. dlast (B, T, C) is the gradient of the last hidden state."""
-    if cache.norm is None:
-        return
-    dx = g.norm("LayerNorm", dlast, cache.norm)
+    dx = dlast if cache.norm is None else g.norm("LayerNorm", dlast, cache.norm)
     for index in reversed(range(cache.first_layer, config.num_hidden_layers)):
         kept = cache.layers.pop()  # its memory is given back as soon as it is used, so a cache serves one backward
         if isinstance(kept, LayerInput):
             _, kept = _run_layer(kept.x, p, config, cache.inputs, index, kept.seed)
         dx = layer_backward(dx, kept, g.at(f"encoder.layer.{index}."), config, index)
     if cache.embeddings is not None:
-        dwords = embeddings_backward(dx, cache.embeddings, g.at("embeddings."), config.pad_token_id)
+        dwords = embeddings_backward(dx, cache.embeddings, g.at("embeddings."), config)
         g.gradients.add("inputs_embeds", dwords)
 
 

@@ -26,6 +26,7 @@ from .heads import (
     told_problem_type,
 )
 from .inputs import as_array
+from .layers import Rng
 from .model import BodyModel, output_gradient
 from .outputs import ClassifierOutput, QuestionAnsweringOutput
 from .params import Shapes, View, linear_shapes
@@ -71,8 +72,7 @@ class RobertaPreLayerNormForSequenceClassification(BodyModel):
     def _forward(self, record: Recording | None, labels: Any = None, **inputs: Any) -> tuple[ClassifierOutput, Any]:
         out, body_cache = self._body(record, **inputs)
         hidden = out.last_hidden_state
-        drop = classifier_dropout(self.config)
-        logits, head_cache = classification_head(View(self.params), hidden, drop, record.rng if record else None)
+        logits, head_cache = self._head(hidden, record.rng if record else None)
         loss, loss_cache = None, None
         if labels is not None:
             array = as_array("labels", labels)
@@ -89,8 +89,14 @@ class RobertaPreLayerNormForSequenceClassification(BodyModel):
             assert self.config.problem_type is not None, "the forward with labels settles it"
             from_loss = sequence_loss_backward(d["loss"], loss_cache, self.config.problem_type)
         dhidden = np.zeros(hidden_shape, self.dtype)
-        dhidden[:, 0] = classification_head_backward(output_gradient(d, shape, from_loss), head_cache, GradientView(g))
+        dhidden[:, 0] = self._head_backward(output_gradient(d, shape, from_loss), head_cache, g)
         self._body_backward(dhidden, body_cache, g)
+
+    def _head(self, hidden: np.ndarray, rng: Rng) -> tuple[np.ndarray, Any]:
+        return classification_head(View(self.params), hidden, classifier_dropout(self.config), rng)
+
+    def _head_backward(self, dlogits: np.ndarray, cache: Any, g: Gradients) -> np.ndarray:
+        return classification_head_backward(dlogits, cache, GradientView(g))
 
 
 class RobertaPreLayerNormForMultipleChoice(BodyModel):
@@ -148,8 +154,9 @@ class RobertaPreLayerNormForMultipleChoice(BodyModel):
             inputs[name] = array.reshape(array.shape[0] * choices, *array.shape[2:])  # (B * choices, T)
         out, body_cache = self._body(record, **inputs)
         pooled, pooler_cache = pooler(self._view(), out.last_hidden_state)
-        drop = self.config.hidden_dropout_prob
-        scores, head_cache = linear_head(View(self.params), "classifier", pooled, drop, record.rng if record else None)
+        scores, head_cache = linear_head(
+            View(self.params), "classifier", pooled, self._dropout(), record.rng if record else None
+        )
         logits = scores.reshape(-1, choices)  # (B * choices, 1) -> (B, choices)
         loss, loss_cache = (None, None) if labels is None else label_loss(logits, labels)
         output = ClassifierOutput(loss, logits, out.hidden_states, out.attentions)
@@ -167,6 +174,9 @@ class RobertaPreLayerNormForMultipleChoice(BodyModel):
         dhidden[:, 0] = pooler_backward(dpooled, pooler_cache, GradientView(g, self.base_prefix))
         self._body_backward(dhidden, body_cache, g)
         g.regroup("inputs_embeds", choices)
+
+    def _dropout(self) -> float:
+        return self.config.hidden_dropout_prob  # not classifier_dropout: so it is in transformers
 
 
 class RobertaPreLayerNormForTokenClassification(BodyModel):

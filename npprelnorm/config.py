@@ -7,11 +7,14 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .config_checks import CHECKS, check_size, show
 from .errors import CheckpointNotFoundError, ConfigError
+from .family import BERT, ROBERTA, ROBERTA_PRELAYERNORM, Family
 from .files import read_json, write_json
+
+C = TypeVar("C", bound="RobertaPreLayerNormConfig")
 
 
 @dataclass(kw_only=True)
@@ -64,6 +67,7 @@ class RobertaPreLayerNormConfig:
     """
 
     model_type: ClassVar[str] = "roberta-prelayernorm"
+    family: ClassVar[Family] = ROBERTA_PRELAYERNORM
 
     vocab_size: int = 50265
     hidden_size: int = 768
@@ -158,10 +162,15 @@ class RobertaPreLayerNormConfig:
                 f"({self.num_attention_heads}); change hidden_size or num_attention_heads"
             )
         pad = self.pad_token_id
-        if pad is not None and pad >= min(self.vocab_size, self.max_position_embeddings):
+        if pad is not None and pad >= self.vocab_size:
             raise ConfigError(
-                f"pad_token_id is {pad}; allowed: below vocab_size ({self.vocab_size}) and "
-                f"max_position_embeddings ({self.max_position_embeddings}), as it is a row of both tables"
+                f"pad_token_id is {pad}; allowed: below vocab_size ({self.vocab_size}), as it is a row of that table"
+            )
+        padded = self.position_padding_id
+        if padded is not None and padded >= self.max_position_embeddings:
+            raise ConfigError(
+                f"pad_token_id is {padded}; allowed: below max_position_embeddings ({self.max_position_embeddings}), "
+                "as it is a row of that table too"
             )
         if self.add_cross_attention and not self.is_decoder:
             raise ConfigError(
@@ -175,9 +184,14 @@ class RobertaPreLayerNormConfig:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def position_padding_id(self) -> int | None:
+        """The row of the position table that stands for padding; None where padding has positions like any token."""
+        return self.pad_token_id if self.family.positions_after_padding else None
+
+    @property
     def max_tokens(self) -> int:
         """How many real (non-padding) tokens a sequence may have."""
-        if self.position_embedding_type != "absolute":
+        if self.position_embedding_type != "absolute" or not self.family.positions_after_padding:
             return self.max_position_embeddings
         return self.max_position_embeddings - (self.pad_token_id or 0) - 1
 
@@ -192,7 +206,7 @@ class RobertaPreLayerNormConfig:
         return result
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], **overrides: Any) -> RobertaPreLayerNormConfig:
+    def from_dict(cls: type[C], values: dict[str, Any], **overrides: Any) -> C:
         """Build a configuration from the content of a ``config.json``; keys it does not know go to ``extra``.
 
         Parameters
@@ -231,7 +245,7 @@ class RobertaPreLayerNormConfig:
         return cls(**fields, extra=extra)
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> RobertaPreLayerNormConfig:
+    def from_pretrained(cls: type[C], path: str | os.PathLike[str], **overrides: Any) -> C:
         """Read ``config.json`` from a folder (or the file itself).
 
         Parameters
@@ -266,3 +280,46 @@ class RobertaPreLayerNormConfig:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` into `folder` (made if missing), atomically."""
         write_json(Path(folder) / "config.json", self.to_dict())
+
+
+@dataclass(kw_only=True)
+class RobertaConfig(RobertaPreLayerNormConfig):
+    """Sizes and options of a RoBERTa model (post-LN); fields as in `RobertaPreLayerNormConfig`."""
+
+    model_type: ClassVar[str] = "roberta"
+    family: ClassVar[Family] = ROBERTA
+
+
+@dataclass(kw_only=True)
+class XLMRobertaConfig(RobertaConfig):
+    """Sizes and options of an XLM-RoBERTa model (post-LN); fields as in `RobertaPreLayerNormConfig`."""
+
+    model_type: ClassVar[str] = "xlm-roberta"
+
+    vocab_size: int = 30522
+
+
+@dataclass(kw_only=True)
+class CamembertConfig(RobertaConfig):
+    """Sizes and options of a CamemBERT model (post-LN); fields as in `RobertaPreLayerNormConfig`."""
+
+    model_type: ClassVar[str] = "camembert"
+
+    vocab_size: int = 30522
+
+
+@dataclass(kw_only=True)
+class BertConfig(RobertaPreLayerNormConfig):
+    """Sizes and options of a BERT model (post-LN); fields as in `RobertaPreLayerNormConfig`.
+
+    Positions count all tokens from 0, so that ``max_position_embeddings`` is how many tokens a sequence may have. The
+    LM head uses ``hidden_act``, as the feed-forward blocks do.
+    """
+
+    model_type: ClassVar[str] = "bert"
+    family: ClassVar[Family] = BERT
+
+    vocab_size: int = 30522
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None

@@ -15,7 +15,7 @@ from .errors import InputError, InputWarning
 from .gradients import GradientView
 from .inputs import as_array, as_floats, as_integers
 from .layers import Rng
-from .ops.activations import gelu, gelu_backward, tanh, tanh_backward
+from .ops.activations import ACTIVATIONS, tanh, tanh_backward
 from .ops.dropout import DropoutCache, dropout, dropout_backward
 from .ops.linear import LinearCache, linear, linear_backward_input
 from .ops.losses import (
@@ -28,7 +28,7 @@ from .ops.losses import (
     mean_squared_error_backward,
 )
 from .ops.normalization import LayerNormCache, layer_norm
-from .params import BASE_PREFIX, View
+from .params import View
 
 IGNORE = -100
 
@@ -39,8 +39,12 @@ def classifier_dropout(config: RobertaPreLayerNormConfig) -> float:
     return config.hidden_dropout_prob if own is None else own
 
 
-_TIED_DECODER = (BASE_PREFIX + "embeddings.word_embeddings.weight", "lm_head.bias")
-_OWN_DECODER = ("lm_head.decoder.weight", "lm_head.decoder.bias")
+def _lm_decoder(config: RobertaPreLayerNormConfig) -> tuple[str, str]:
+    """Names of the map to the vocabulary: the word embeddings, where they are tied."""
+    names = config.family.lm_head
+    if config.tie_word_embeddings:
+        return config.family.prefix + "embeddings.word_embeddings.weight", names.bias
+    return names.decoder + ".weight", names.decoder + ".bias"
 
 
 class LMHeadCache(NamedTuple):
@@ -52,26 +56,30 @@ class LMHeadCache(NamedTuple):
     decoder: LinearCache
 
 
-def lm_head(p: View, hidden: np.ndarray, eps: float, tied: bool) -> tuple[np.ndarray, LMHeadCache]:
+def lm_head(p: View, hidden: np.ndarray, config: RobertaPreLayerNormConfig) -> tuple[np.ndarray, LMHeadCache]:
     """LN(gelu(h W^T + b)) times the decoder, which is the word embedding where they are tied. (..., C) -> (..., V).
 
-    Always the exact gelu, whatever the feed-forward blocks use.
+    Always the exact gelu, whatever the feed-forward blocks use; save for BERT, which uses theirs.
     """
-    x, dense_cache = linear(hidden, *p.affine("lm_head.dense"))
-    x, activation_cache = gelu(x)
-    x, norm_cache = layer_norm(x, *p.affine("lm_head.layer_norm"), eps)
-    weight, bias = _TIED_DECODER if tied else _OWN_DECODER
+    names = config.family.lm_head
+    x, dense_cache = linear(hidden, *p.affine(names.dense))
+    x, activation_cache = ACTIVATIONS[names.activation or config.hidden_act][0](x)
+    x, norm_cache = layer_norm(x, *p.affine(names.norm), config.layer_norm_eps)
+    weight, bias = _lm_decoder(config)
     logits, decoder_cache = linear(x, p[weight], p[bias])
     return logits, LMHeadCache(dense_cache, activation_cache, norm_cache, decoder_cache)
 
 
-def lm_head_backward(dlogits: np.ndarray, cache: LMHeadCache, g: GradientView, tied: bool) -> np.ndarray:
+def lm_head_backward(
+    dlogits: np.ndarray, cache: LMHeadCache, g: GradientView, config: RobertaPreLayerNormConfig
+) -> np.ndarray:
     """dhidden. A tied decoder adds to the word embeddings' gradient, the padding row included."""
-    g.affine(*(_TIED_DECODER if tied else _OWN_DECODER), dlogits, cache.decoder)
+    names = config.family.lm_head
+    g.affine(*_lm_decoder(config), dlogits, cache.decoder)
     dx = linear_backward_input(dlogits, cache.decoder)
-    dx = g.norm("lm_head.layer_norm", dx, cache.norm)
-    dx = gelu_backward(dx, cache.activation)
-    return g.linear("lm_head.dense", dx, cache.dense)
+    dx = g.norm(names.norm, dx, cache.norm)
+    dx = ACTIVATIONS[names.activation or config.hidden_act][1](dx, cache.activation)
+    return g.linear(names.dense, dx, cache.dense)
 
 
 class ClassificationHeadCache(NamedTuple):

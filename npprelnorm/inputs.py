@@ -184,6 +184,9 @@ def _positions(
         return _row_of_each("position_ids", array, batch, tokens)
     if config.position_embedding_type != "absolute":
         return np.zeros((batch, tokens), np.int64)  # never looked up
+    if not config.family.positions_after_padding:
+        _require_room(config, past + tokens, past, "")
+        return masks.positions_from_zero(batch, tokens, past)
     padding_id = config.pad_token_id
     if padding_id is None:
         raise InputError("pad_token_id of the configuration is None, so positions cannot be counted; give position_ids")

@@ -27,10 +27,11 @@ class LMModel(BodyModel):
     def head_shapes(cls, config: RobertaPreLayerNormConfig) -> Shapes:
         """Names and shapes of the LM head; a tied one has no decoder of its own."""
         width, vocabulary = config.hidden_size, config.vocab_size
-        shapes = linear_shapes("lm_head.dense", width, width) | norm_shapes("lm_head.layer_norm", width)
-        shapes["lm_head.bias"] = (vocabulary,)
+        names = config.family.lm_head
+        shapes = linear_shapes(names.dense, width, width) | norm_shapes(names.norm, width)
+        shapes[names.bias] = (vocabulary,)
         if not config.tie_word_embeddings:
-            shapes |= linear_shapes("lm_head.decoder", width, vocabulary)
+            shapes |= linear_shapes(names.decoder, width, vocabulary)
         return shapes
 
     def lm_head(self, hidden: Any) -> np.ndarray:
@@ -54,10 +55,10 @@ class LMModel(BodyModel):
         return logits.reshape(*array.shape[:-1], self.config.vocab_size)
 
     def _lm_head(self, hidden: np.ndarray) -> tuple[np.ndarray, Any]:
-        return lm_head(View(self.params), hidden, self.config.layer_norm_eps, self.config.tie_word_embeddings)
+        return lm_head(View(self.params), hidden, self.config)
 
     def _lm_head_backward(self, dlogits: np.ndarray, cache: Any, g: Gradients) -> np.ndarray:
-        return lm_head_backward(dlogits, cache, GradientView(g), self.config.tie_word_embeddings)
+        return lm_head_backward(dlogits, cache, GradientView(g), self.config)
 
 
 class RobertaPreLayerNormForMaskedLM(LMModel):
@@ -250,7 +251,7 @@ class RobertaPreLayerNormForCausalLM(LMModel):
     ) -> tuple[CausalLMOutput, Any]:
         if not self.config.is_decoder:
             warnings.warn(
-                "this RobertaPreLayerNormForCausalLM is no decoder: every token sees those after it; for a "
+                f"this {type(self).__name__} is no decoder: every token sees those after it; for a "
                 "left-to-right model load it with is_decoder=True",
                 InputWarning,
                 stacklevel=3,

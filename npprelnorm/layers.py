@@ -14,6 +14,7 @@ import numpy as np
 
 from .cache import LayerSlot
 from .config import RobertaPreLayerNormConfig
+from .family import POST_LN, PRE_LN
 from .gradients import GradientView
 from .ops.activations import ACTIVATIONS
 from .ops.attention import AttentionCache, Relative, attention, attention_backward, merge_heads, split_heads
@@ -51,10 +52,7 @@ def pre_ln_backward(
 def post_ln(
     f: Callable[[np.ndarray], tuple[np.ndarray, Any]], x: np.ndarray, norm: tuple[np.ndarray, np.ndarray], eps: float
 ) -> tuple[np.ndarray, tuple[LayerNormCache, Any]]:
-    """y = LN(x + f(x)): the order of the first Transformer, of BERT and of RoBERTa. arXiv:2002.04745, table 1.
-
-    It stands here for comparison: no RoBERTa-PreLayerNorm model uses it.
-    """
+    """y = LN(x + f(x)): the order of the first Transformer, of BERT and of RoBERTa. arXiv:2002.04745, table 1."""
     h, f_cache = f(x)
     y, norm_cache = layer_norm(x + h, *norm, eps)
     return y, (norm_cache, f_cache)
@@ -71,6 +69,10 @@ def post_ln_backward(
     norm_cache, f_cache = cache
     d = g.norm(norm, dy, norm_cache)  # undoes LN
     return d + f_backward(d, f_cache)  # undoes f(x), and joins the identity path
+
+
+# the residual blocks of either order, forward and backward
+RESIDUAL = {PRE_LN: (pre_ln, pre_ln_backward), POST_LN: (post_ln, post_ln_backward)}
 
 
 class EmbeddingsCache(NamedTuple):
@@ -112,15 +114,17 @@ def embeddings(
     return y, EmbeddingsCache(word_cache, type_cache, position_cache, norm_cache, dropped)
 
 
-def embeddings_backward(dy: np.ndarray, cache: EmbeddingsCache, g: GradientView, padding_id: int | None) -> np.ndarray:
+def embeddings_backward(
+    dy: np.ndarray, cache: EmbeddingsCache, g: GradientView, config: RobertaPreLayerNormConfig
+) -> np.ndarray:
     """Gradients of the three tables and the LayerNorm; returns that of the word vectors, (B, T, C).
 
     The padding row of the word and position tables is never trained through a look-up, as in torch.
     """
     dx = g.norm("LayerNorm", dropout_backward(dy, cache.dropped), cache.norm)
     for name, table_cache, padding in (
-        ("word_embeddings.weight", cache.word, padding_id),
-        ("position_embeddings.weight", cache.position, padding_id),
+        ("word_embeddings.weight", cache.word, config.pad_token_id),
+        ("position_embeddings.weight", cache.position, config.position_padding_id),
         ("token_type_embeddings.weight", cache.token_type, None),
     ):
         if table_cache is not None and g.wants(name):
@@ -288,34 +292,35 @@ def layer(
     encoder_mask: np.ndarray | None = None,
     rng: Rng = None,
 ) -> tuple[np.ndarray, LayerCache]:
-    """Self-attention, cross-attention where there is something to attend to, feed-forward: each as x + f(LN(x))."""
-    eps = config.layer_norm_eps
+    """Self-attention, cross-attention where there is something to attend to, feed-forward: each a residual block."""
+    order, eps = config.family.order, config.layer_norm_eps
+    residual, _ = RESIDUAL[order]
 
     own = p.at("attention.")
-    x, attention_cache = pre_ln(
+    x, attention_cache = residual(
         lambda u: self_attention(
             u, own, config, mask, head_mask=head_mask, relative=relative, slot=slot, rng=rng
         ),
-        x, own.affine("LayerNorm"), eps,
+        x, own.affine(order.attention_norm), eps,
     )  # fmt: skip
 
     cross_cache = None
     if encoder_states is not None or (slot is not None and slot.cross_key is not None):
         cross = p.at("crossattention.")
-        x, cross_cache = pre_ln(
+        x, cross_cache = residual(
             lambda u: cross_attention(
                 u, cross, config, encoder_mask, encoder_states, head_mask=head_mask, slot=slot, rng=rng
             ),
-            x, cross.affine("LayerNorm"), eps,
+            x, cross.affine(order.attention_norm), eps,
         )  # fmt: skip
 
     # tokens do not meet in the feed-forward block, so it can run on some of them at a time
     size = config.chunk_size_feed_forward or x.shape[1]
     chunks, chunk_caches = [], []
     for start in range(0, x.shape[1], size):
-        y, cache = pre_ln(
+        y, cache = residual(
             lambda u: feed_forward(u, p, config, rng),
-            x[:, start : start + size], p.affine("intermediate.LayerNorm"), eps,
+            x[:, start : start + size], p.affine(order.feed_forward_norm), eps,
         )  # fmt: skip
         chunks.append(y)
         chunk_caches.append(cache)
@@ -327,11 +332,13 @@ def layer_backward(
     dy: np.ndarray, cache: LayerCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
 ) -> np.ndarray:
     """dx, undoing the residual blocks last to first. `index` is the layer's own number."""
+    order = config.family.order
+    _, residual_backward = RESIDUAL[order]
     size = config.chunk_size_feed_forward or dy.shape[1]
     chunks = [
-        pre_ln_backward(
+        residual_backward(
             lambda d, c: feed_forward_backward(d, c, g, config.hidden_act),
-            dy[:, start : start + size], chunk_cache, g, "intermediate.LayerNorm",
+            dy[:, start : start + size], chunk_cache, g, order.feed_forward_norm,
         )
         for start, chunk_cache in zip(range(0, dy.shape[1], size), cache.feed_forward, strict=True)
     ]  # fmt: skip
@@ -344,5 +351,5 @@ def layer_backward(
         if block_cache is not None:
             here = g.at(name)
             back = partial(f_backward, g=here, config=config, index=index)
-            dx = pre_ln_backward(back, dx, block_cache, here, "LayerNorm")
+            dx = residual_backward(back, dx, block_cache, here, order.attention_norm)
     return dx

@@ -24,6 +24,11 @@ def positions_from_embeds(batch: int, tokens: int, padding_id: int, past: int) -
     return np.broadcast_to(np.arange(first, first + tokens), (batch, tokens))
 
 
+def positions_from_zero(batch: int, tokens: int, past: int) -> np.ndarray:
+    """As BERT counts: all tokens, padding too. -> (B, T)."""
+    return np.broadcast_to(np.arange(past, past + tokens), (batch, tokens))
+
+
 def relative_distances(tokens: int, past: int) -> np.ndarray:
     """Query position minus key position, (T, S) with S = past + T."""
     return np.arange(past, past + tokens)[:, None] - np.arange(past + tokens)[None, :]

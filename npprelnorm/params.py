@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .config import RobertaPreLayerNormConfig
+from .family import Order
 
 BASE_PREFIX = "roberta_prelayernorm."
 
@@ -49,8 +50,8 @@ def norm_shapes(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _attention_shapes(name: str, width: int) -> Shapes:
-    shapes = norm_shapes(f"{name}.LayerNorm", width)
+def _attention_shapes(name: str, width: int, order: Order) -> Shapes:
+    shapes = norm_shapes(f"{name}.{order.attention_norm}", width)
     for part in ("self.query", "self.key", "self.value", "output.dense"):
         shapes |= linear_shapes(f"{name}.{part}", width, width)
     return shapes
@@ -60,6 +61,7 @@ def body_shapes(config: RobertaPreLayerNormConfig, *, pooler: bool) -> Shapes:
     """Names and shapes of the base model's parameters, without a prefix."""
     width = config.hidden_size
     positions = config.max_position_embeddings
+    order = config.family.order
     shapes: Shapes = {
         "embeddings.word_embeddings.weight": (config.vocab_size, width),
         "embeddings.position_embeddings.weight": (positions, width),
@@ -68,16 +70,17 @@ def body_shapes(config: RobertaPreLayerNormConfig, *, pooler: bool) -> Shapes:
     }
     for index in range(config.num_hidden_layers):
         layer = f"encoder.layer.{index}"
-        shapes |= _attention_shapes(f"{layer}.attention", width)
+        shapes |= _attention_shapes(f"{layer}.attention", width, order)
         if config.position_embedding_type != "absolute":
             table = f"{layer}.attention.self.distance_embedding.weight"
             shapes[table] = (2 * positions - 1, config.head_size)
         if config.add_cross_attention:
-            shapes |= _attention_shapes(f"{layer}.crossattention", width)
-        shapes |= norm_shapes(f"{layer}.intermediate.LayerNorm", width)
+            shapes |= _attention_shapes(f"{layer}.crossattention", width, order)
+        shapes |= norm_shapes(f"{layer}.{order.feed_forward_norm}", width)
         shapes |= linear_shapes(f"{layer}.intermediate.dense", width, config.intermediate_size)
         shapes |= linear_shapes(f"{layer}.output.dense", config.intermediate_size, width)
-    shapes |= norm_shapes("LayerNorm", width)
+    if order.has_final_norm:
+        shapes |= norm_shapes("LayerNorm", width)
     if pooler:
         shapes |= linear_shapes("pooler.dense", width, width)
     return shapes
@@ -124,6 +127,7 @@ def initial(
         return np.zeros(shape, dtype)
     value = rng.standard_normal(shape, dtype=np.float64).astype(dtype)
     value *= config.initializer_range
-    if name.endswith(("word_embeddings.weight", "position_embeddings.weight")) and config.pad_token_id is not None:
-        value[config.pad_token_id] = 0.0
+    for table, padding in (("word", config.pad_token_id), ("position", config.position_padding_id)):
+        if name.endswith(f"{table}_embeddings.weight") and padding is not None:
+            value[padding] = 0.0
     return value

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from .config import RobertaPreLayerNormConfig
-from .errors import CheckpointMismatchError, InputError
+from .errors import CheckpointMismatchError, ConfigError, InputError
 from .params import BASE_PREFIX, Params, Shapes, body_shapes, initial
 
 DTYPES = ("float32", "float64")
@@ -55,12 +55,18 @@ class PreTrainedModel:
     dtype : numpy.dtype
     """
 
+    config_class: ClassVar[type[RobertaPreLayerNormConfig]] = RobertaPreLayerNormConfig
     base_prefix: ClassVar[str] = BASE_PREFIX
     pooler: ClassVar[bool | None] = False  # None: it may have one or not
 
     config: RobertaPreLayerNormConfig
     params: Params
     dtype: np.dtype[np.floating]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "config_class" in cls.__dict__ and cls.base_prefix:  # a base model's names have no prefix in any family
+            cls.base_prefix = cls.config_class.family.prefix
 
     def __init__(
         self, config: RobertaPreLayerNormConfig, *, rng: int | np.random.Generator = 0, dtype: str = "float32"
@@ -71,10 +77,20 @@ class PreTrainedModel:
         self, config: RobertaPreLayerNormConfig, pooler: bool, rng: int | np.random.Generator, dtype: str
     ) -> None:
         generator = np.random.default_rng(rng)
-        config.validate()
+        self._check_config(config)
         kind = compute_dtype(dtype)
         shapes = self.shapes(config, pooler=pooler)
         self._adopt(config, {n: initial(n, s, config, generator, kind) for n, s in shapes.items()}, kind)
+
+    @classmethod
+    def _check_config(cls, config: RobertaPreLayerNormConfig) -> None:
+        own = cls.config_class
+        if getattr(config, "model_type", None) != own.model_type:
+            raise ConfigError(
+                f"{cls.__name__} needs a {own.__name__}, not a {type(config).__name__}; make one, or use the class "
+                "that goes with it (AutoModel and its like pick it)"
+            )
+        config.validate()
 
     def _adopt(self, config: RobertaPreLayerNormConfig, params: Params, dtype: np.dtype[np.floating]) -> None:
         self.config = copy.deepcopy(config)
@@ -115,7 +131,7 @@ class PreTrainedModel:
         CheckpointMismatchError
             Lists every missing, unexpected and mis-shaped parameter.
         """
-        config.validate()
+        cls._check_config(config)
         kind = compute_dtype(dtype)
         pooler = cls.base_prefix + "pooler.dense.weight" in params if cls.pooler is None else cls.pooler
         shapes = cls.shapes(config, pooler=pooler)

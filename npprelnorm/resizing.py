@@ -9,9 +9,6 @@ from .config_checks import check_size
 from .errors import InputError
 from .params import Params
 
-_TABLES = ("embeddings.word_embeddings.weight", "lm_head.decoder.weight")
-_BIASES = ("lm_head.bias", "lm_head.decoder.bias")
-
 
 def resized(
     params: Params,
@@ -30,11 +27,14 @@ def resized(
     check_size("vocab_size", size)
     pad = config.pad_token_id if config.pad_token_id is None or config.pad_token_id < size else None
     generator = None if mean_resizing and rng is None else np.random.default_rng(rng)
+    head = config.family.lm_head
+    tables = ("embeddings.word_embeddings.weight", head.decoder + ".weight")
+    biases = (head.bias, head.decoder + ".bias")
     result = dict(params)
     for name, value in params.items():
-        if name.endswith(_TABLES):
+        if name.endswith(tables):
             result[name] = _resize_rows(value, size, config, mean_resizing, generator)
-        elif name.endswith(_BIASES):
+        elif name.endswith(biases):
             result[name] = _resize_bias(value, size, mean_resizing and not config.tie_word_embeddings)
     return result, size, pad
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from strategies import random_ids, random_model, tiny_config
 
+from npprelnorm.gradients import INPUT_GRADIENTS
+
 STEP = 1e-6
 # times the norm of the gradient; correct code comes to about 1e-8 of it, a gelu' off by 0.01 % to 4e-5
 TOLERANCE = 1e-6
@@ -157,3 +159,45 @@ def gradients_of(model: Any, inputs: dict[str, Any], **options: Any) -> dict[str
         return {name: rng.standard_normal(output[name].shape) for name in model.differentiable if name in output}
 
     return model.vjp(fixed, **inputs, **options)[1]
+
+
+FROZEN_OUT = ["*"]  # a forward alone, with the dropout of training
+
+
+def check_model(model: Any, inputs: dict[str, Any], *, seed: int = 0, rng: int | None = None) -> None:
+    """All gradients that there are, by parameter and by input, of a random combination of all outputs.
+
+    The combination is of the loss too where there are labels, so its backward is in the sum.
+    """
+    draws = np.random.default_rng([4, seed])
+    wanted = [name for name in INPUT_GRADIENTS if name in inputs]
+    cotangents: dict[str, np.ndarray] = {}
+
+    def random_cotangents(output: Any) -> dict[str, np.ndarray]:
+        for name in model.differentiable:
+            if name in output:
+                cotangents[name] = np.asarray(draws.standard_normal(output[name].shape))
+        return cotangents
+
+    for array in [*model.params.values(), *(value for value in inputs.values() if isinstance(value, np.ndarray))]:
+        array.flags.writeable = False
+    _, ours = model.vjp(random_cotangents, rng=rng, input_grads=wanted, **inputs)
+    assert ours.keys() == model.params.keys() | set(wanted)
+    values = model.params | {name: inputs[name] for name in wanted}
+    direction = random_direction(values, draws)
+    # a look-up gives the padding row no gradient, so it is not to move where it is looked up
+    pad = model.config.pad_token_id
+    if pad in np.asarray(inputs.get("input_ids", pad)) or pad in np.asarray(inputs.get("position_ids", -1)):
+        for table, padding in (("word", pad), ("position", model.config.position_padding_id)):
+            for name in values:
+                if name.endswith(f"{table}_embeddings.weight") and padding is not None:
+                    direction[name][padding] = 0.0
+
+    def scalar(values: dict[str, np.ndarray]) -> float:
+        params = {name: values[name] for name in model.params}
+        moved = type(model).from_params(model.config, params, dtype="float64")
+        given = inputs | {name: values[name] for name in wanted}
+        output = moved(**given) if rng is None else moved.vjp(cotangents, rng=rng, frozen=FROZEN_OUT, **given)[0]
+        return float(sum((output[name] * cotangent).sum() for name, cotangent in cotangents.items()))
+
+    assert_slope(scalar, values, ours, direction)

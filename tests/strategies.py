@@ -34,12 +34,25 @@ float_dtypes = st.sampled_from(("float32", "float64"))
 integer_dtypes = st.sampled_from(("uint8", "int16", "int32", "uint32", "int64", "uint64"))
 
 
-def class_of(head: str) -> Any:
+# model type -> what the names of its classes begin with
+CLASSES = {
+    "roberta-prelayernorm": "RobertaPreLayerNorm",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "bert": "Bert",
+}
+COUSINS = tuple(CLASSES)[1:]  # the post-LN ones
+
+
+def class_of(head: str, model_type: str = "roberta-prelayernorm") -> Any:
     """The model class of a name in `HEADS`."""
-    return getattr(nl, f"RobertaPreLayerNorm{head}")
+    if (model_type, head) == ("bert", "ForCausalLM"):
+        return nl.BertLMHeadModel
+    return getattr(nl, CLASSES[model_type] + head)
 
 
-def tiny_config(**changes: Any) -> nl.RobertaPreLayerNormConfig:
+def tiny_config(model_type: str = "roberta-prelayernorm", **changes: Any) -> nl.RobertaPreLayerNormConfig:
     """One fixed small configuration, for tests that vary something else."""
     values = {
         "vocab_size": 23,
@@ -52,7 +65,8 @@ def tiny_config(**changes: Any) -> nl.RobertaPreLayerNormConfig:
         "layer_norm_eps": 1e-5,
         "num_labels": 2,
     }
-    return nl.RobertaPreLayerNormConfig(**(values | changes))
+    kind: type[nl.RobertaPreLayerNormConfig] = getattr(nl, f"{CLASSES[model_type]}Config")
+    return kind(**(values | changes))
 
 
 def random_params(
@@ -73,7 +87,7 @@ def random_model(
     head: str, config: nl.RobertaPreLayerNormConfig, seed: int = 0, dtype: str = "float64", pooler: bool = True
 ) -> Any:
     """A model of the class with random parameters."""
-    cls = class_of(head)
+    cls = class_of(head, config.model_type)
     shapes = cls.shapes(config, pooler=pooler if cls.pooler is None else cls.pooler)
     return cls.from_params(config, random_params(shapes, seed, dtype), dtype=dtype)
 

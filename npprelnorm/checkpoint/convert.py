@@ -14,12 +14,13 @@ import numpy as np
 
 from ..config import RobertaPreLayerNormConfig
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
+from ..family import PRE_LN
 from ..files import replacing
-from ..params import BASE_PREFIX
 from . import names
 from .folder import WEIGHT_NAMES, open_tensor_file, open_tensors
 from .hub import SMALL_FILES
 from .load import Source, check_architecture, resolve_ties
+from .model_types import config_class
 from .sharded import SINGLE_NAME, write_sharded
 from .tensors import ELEMENT_TYPES, TensorFile
 
@@ -55,7 +56,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, d
     Raises
     ------
     CheckpointError
-        If `source` cannot be read, is not pre-LN, or `target` holds a checkpoint already.
+        If `source` cannot be read, is of no model type that this package knows, or `target` holds a checkpoint
+        already.
     InputError
         For an unknown dtype, or one that the numbers are too large for.
     """
@@ -66,9 +68,9 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, d
     _require_free(target)
     if not (folder / "config.json").is_file():
         raise CheckpointNotFoundError(f"{folder} has no config.json; convert needs it beside the weights")
-    config = RobertaPreLayerNormConfig.from_pretrained(folder)
     file = open_tensor_file(source) if source.is_file() else open_tensors(folder)
     try:
+        config = config_class(folder, file.names()).from_pretrained(folder)
         kept, config = _selected(file, folder, config)
         codes = {name: _code(file, stored, dtype) for name, stored in kept.items()}
         target.mkdir(parents=True, exist_ok=True)
@@ -104,15 +106,17 @@ def _selected(
     """New name -> stored name of each tensor to keep, in file order, and the configuration to go with them."""
     found = names.layout(file.names())
     check_architecture(folder, config, found)
-    source = Source(file, found.prefix)
-    if any(name.startswith("lm_head.") for name in source.names):
+    source = Source(file, found.prefix, config.family)
+    if config.family.lm_head.dense + ".weight" in source.names:
         config = resolve_ties(source, config, "v5", folder)
     config = copy.deepcopy(config)
     config.extra.pop("model_type", None)
-    config.architectures = [_our_class(name) for name in config.architectures or []]
+    if config.family.order is PRE_LN:
+        config.architectures = [_our_class(name) for name in config.architectures or []]
     # a base model's names carry no prefix; it stays one
-    prefix = BASE_PREFIX if found.prefix else ""
-    return {names.in_model(name, prefix): stored for name, stored in source.names.items()}, config
+    own = config.family.prefix
+    prefix = own if found.prefix else ""
+    return {names.in_model(name, prefix, own): stored for name, stored in source.names.items()}, config
 
 
 def _our_class(name: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..config import RobertaPreLayerNormConfig
 from ..errors import CheckpointMismatchError, CheckpointWarning, InputError
-from ..params import BASE_PREFIX, Params, Shapes, initial
+from ..family import POST_LN, Family
+from ..params import Params, Shapes, initial
 from . import names
 from .folder import open_tensors
 from .hub import resolve
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="PreTrainedModel")
 
 _SHOWN = 8
-_EMBEDDING = BASE_PREFIX + "embeddings.word_embeddings.weight"
-_DECODER, _DECODER_BIAS, _HEAD_BIAS = "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"
 
 
 def load(
@@ -48,9 +47,9 @@ def load(
         raise InputError(f"tied_weights is {tied_weights!r}; allowed: 'v5', 'v4'")
     folder = resolve(path, revision=revision, local_files_only=local_files_only, allow_convert_pr=allow_convert_pr)
     if config is None:
-        config = RobertaPreLayerNormConfig.from_pretrained(folder, **config_overrides)
+        config = cls.config_class.from_pretrained(folder, **config_overrides)
     else:
-        config = RobertaPreLayerNormConfig.from_dict(config.to_dict(), **config_overrides)
+        config = cls.config_class.from_dict(config.to_dict(), **config_overrides)
     file = open_tensors(folder)
     try:
         return _load(cls, file, folder, config, dtype, init_missing, ignore_mismatched_sizes, tied_weights, rng)
@@ -59,7 +58,7 @@ def load(
 
 
 def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: names.Layout) -> None:
-    """Refuse what is not pre-LN; the model type and the tensor names must tell the same story.
+    """Refuse what is of another order than `config`; the model type and the tensor names must tell the same story.
 
     Raises
     ------
@@ -67,6 +66,9 @@ def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: n
         Says what the checkpoint is instead.
     """
     model_type = config.extra.get("model_type", config.model_type)
+    if config.family.order is POST_LN:
+        _check_post_ln(folder, config, found, model_type)
+        return
     if found.order == "post-LN":
         raise CheckpointMismatchError(
             f"{folder} is a post-LN checkpoint (model_type {model_type!r}, layers with attention.output.LayerNorm): "
@@ -85,6 +87,25 @@ def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: n
         )
 
 
+def _check_post_ln(folder: Path, config: RobertaPreLayerNormConfig, found: names.Layout, model_type: Any) -> None:
+    if found.order == "pre-LN":
+        raise CheckpointMismatchError(
+            f"{folder} is a pre-LN checkpoint (model_type {model_type!r}, layers with intermediate.LayerNorm): the "
+            f"{config.model_type} classes are post-LN and would compute something else with its weights; load it with "
+            "the RobertaPreLayerNorm classes, or with AutoModel and its like"
+        )
+    if found.order == "unknown":
+        raise CheckpointMismatchError(
+            f"{folder} holds no tensor named attention.output.LayerNorm.weight (model_type {model_type!r}): "
+            f"it is no {config.model_type} checkpoint"
+        )
+    if model_type != config.model_type:
+        raise CheckpointMismatchError(
+            f"{folder} has model_type {model_type!r} in its config.json, but this class is for {config.model_type!r}; "
+            "load it with AutoModel and its like, which pick the class"
+        )
+
+
 def _load(
     cls: type[M],
     file: TensorFile,
@@ -100,20 +121,24 @@ def _load(
     check_architecture(folder, config, found)
     config.extra.pop("model_type", None)  # checked; from here on it is this package's own
 
-    source = Source(file, found.prefix)
-    has_lm_head = _HEAD_BIAS in cls.head_shapes(config)
+    family = config.family
+    source = Source(file, found.prefix, family)
+    has_lm_head = family.lm_head.bias in cls.head_shapes(config)
     if has_lm_head:
         config = resolve_ties(source, config, tied_weights, folder)
-    pooler = BASE_PREFIX + "pooler.dense.weight" in source.names if cls.pooler is None else cls.pooler
+    pooler = family.prefix + "pooler.dense.weight" in source.names if cls.pooler is None else cls.pooler
     if cls.pooler is None and init_missing:
         pooler = True
     shapes = cls.shapes(config, pooler=pooler)
 
-    canonical = {name: BASE_PREFIX + name if not cls.base_prefix and _in_body(cls, name) else name for name in shapes}
+    # a base model's own names carry no prefix
+    canonical = {name: names.canonical(name, cls.base_prefix, family.prefix) or name for name in shapes}
     missing = [name for name, origin in canonical.items() if origin not in source.names]
     misshapen = [n for n, origin in canonical.items() if n not in missing and source.info(origin).shape != shapes[n]]
     unexpected = sorted(set(source.names) - set(canonical.values()))
-    unexpected = [name for name in unexpected if has_lm_head or not name.startswith("lm_head.")]
+    head_root = family.lm_head.bias.partition(".")[0] + "."
+    unexpected = [name for name in unexpected if has_lm_head or not name.startswith(head_root)]
+    unexpected = [name for name in unexpected if not name.startswith(family.pretraining_only)]
     _report(
         cls, folder, source, canonical, shapes, missing, misshapen, unexpected, init_missing, ignore_mismatched_sizes
     )
@@ -129,11 +154,11 @@ def _load(
 class Source:
     """The tensors of a file under their canonical names; several names may share one tensor."""
 
-    def __init__(self, file: TensorFile, prefix: str) -> None:
+    def __init__(self, file: TensorFile, prefix: str, family: Family) -> None:
         self.file = file
         self.names: dict[str, str] = {}  # canonical name -> name in the file
         for name in file.names():
-            own = names.canonical(name, prefix)
+            own = names.canonical(name, prefix, family.prefix)
             if own is None:
                 continue
             if own in self.names:
@@ -173,8 +198,11 @@ def resolve_ties(
 ) -> RobertaPreLayerNormConfig:
     """Leave one name for each live weight of the LM head; where copies differ, decide by `tied_weights` and say so."""
     here = source.names
-    both = _DECODER in here and _EMBEDDING in here
-    if config.tie_word_embeddings and both and not source.same(_DECODER, _EMBEDDING):
+    head = config.family.lm_head
+    embedding = config.family.prefix + "embeddings.word_embeddings.weight"
+    decoder, decoder_bias = head.decoder + ".weight", head.decoder + ".bias"
+    both = decoder in here and embedding in here
+    if config.tie_word_embeddings and both and not source.same(decoder, embedding):
         if tied_weights == "v5":
             config = copy.deepcopy(config)
             config.tie_word_embeddings = False
@@ -182,31 +210,27 @@ def resolve_ties(
         else:
             what = "the embeddings are used, as in transformers 4 (tied_weights='v5': both are kept)"
         warnings.warn(
-            f"{folder} says tie_word_embeddings, but its {_DECODER} and word embeddings differ: {what}",
+            f"{folder} says tie_word_embeddings, but its {decoder} and word embeddings differ: {what}",
             CheckpointWarning,
             stacklevel=5,
         )
     if config.tie_word_embeddings:
         # one bias: the decoder's own is the live one in both versions where a file has two
-        if _DECODER_BIAS in here:
-            if _HEAD_BIAS in here and not source.same(_DECODER_BIAS, _HEAD_BIAS):
+        if decoder_bias in here:
+            if head.bias in here and not source.same(decoder_bias, head.bias):
                 warnings.warn(
-                    f"{folder} holds a {_DECODER_BIAS} and a {_HEAD_BIAS} that differ: the first is used",
+                    f"{folder} holds a {decoder_bias} and a {head.bias} that differ: the first is used",
                     CheckpointWarning,
                     stacklevel=5,
                 )
-            source.alias(_HEAD_BIAS, _DECODER_BIAS)
-        source.drop(_DECODER)
-        source.drop(_DECODER_BIAS)
+            source.alias(head.bias, decoder_bias)
+        source.drop(decoder)
+        source.drop(decoder_bias)
     else:
-        for name, other in ((_DECODER_BIAS, _HEAD_BIAS), (_HEAD_BIAS, _DECODER_BIAS)):
+        for name, other in ((decoder_bias, head.bias), (head.bias, decoder_bias)):
             if name not in here and other in here:
                 source.alias(name, other)
     return config
-
-
-def _in_body(cls: type[PreTrainedModel], name: str) -> bool:
-    return not cls.base_prefix and names.canonical(name, "") != name
 
 
 def _listed(items: list[str]) -> str:
@@ -231,7 +255,8 @@ def _report(
     def may_be_fresh(name: str) -> bool:
         if init_missing is not None:
             return init_missing
-        return not canonical[name].startswith(BASE_PREFIX) or "crossattention" in name or "pooler" in name
+        in_body = canonical[name].startswith(cls.config_class.family.prefix)
+        return not in_body or "crossattention" in name or "pooler" in name
 
     lacking = [name for name in missing if not may_be_fresh(name)]
     problems = []

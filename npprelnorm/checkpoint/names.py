@@ -66,7 +66,7 @@ def layout(names: Iterable[str]) -> Layout:
     return Layout("unknown", prefix)
 
 
-def canonical(name: str, prefix: str) -> str | None:
+def canonical(name: str, prefix: str, base: str = BASE_PREFIX) -> str | None:
     """The name as a head model of this package has it; None for tensors that nobody uses.
 
     Parameters
@@ -75,17 +75,19 @@ def canonical(name: str, prefix: str) -> str | None:
         As in the file.
     prefix : str
         Of the file's body, see `Layout`.
+    base : str
+        Prefix of the body in a model with a head, see `npprelnorm.family.Family`.
     """
     name = modern(name)
     if name.endswith(_DEAD_ENDINGS) or any(part in name for part in _DEAD_PARTS):
         return None
     if prefix and name.startswith(prefix):
-        return BASE_PREFIX + name[len(prefix) :]
+        return base + name[len(prefix) :]
     if not prefix and name.startswith(_BODY):
-        return BASE_PREFIX + name
+        return base + name
     return name
 
 
-def in_model(name: str, base_prefix: str) -> str:
+def in_model(name: str, base_prefix: str, base: str = BASE_PREFIX) -> str:
     """A canonical name as a class with this prefix has it: the base model has none."""
-    return base_prefix + name[len(BASE_PREFIX) :] if name.startswith(BASE_PREFIX) else name
+    return base_prefix + name[len(base) :] if name.startswith(base) else name

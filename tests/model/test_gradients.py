@@ -17,11 +17,10 @@ from gradcheck import (
     SHAPE,
     SOURCE,
     TOKENS,
-    assert_slope,
+    check_model,
     gradients_of,
     inputs_for,
     model_and_inputs,
-    random_direction,
 )
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -29,48 +28,8 @@ from strategies import ACTIVATION_NAMES, HEADS, PADDING_SIDES, configs, random_i
 
 from npprelnorm import layers
 from npprelnorm.errors import InputWarning
-from npprelnorm.gradients import INPUT_GRADIENTS, Gradients, GradientView
+from npprelnorm.gradients import Gradients, GradientView
 from npprelnorm.params import View
-
-FROZEN_OUT = ["*"]  # a forward alone, with the dropout of training
-
-
-def check(model: Any, inputs: dict[str, Any], *, seed: int = 0, rng: int | None = None) -> None:
-    """All gradients that there are, by parameter and by input, of a random combination of all outputs.
-
-    The combination is of the loss too where there are labels, so its backward is in the sum.
-    """
-    draws = np.random.default_rng([4, seed])
-    wanted = [name for name in INPUT_GRADIENTS if name in inputs]
-    cotangents: dict[str, np.ndarray] = {}
-
-    def random_cotangents(output: Any) -> dict[str, np.ndarray]:
-        for name in model.differentiable:
-            if name in output:
-                cotangents[name] = np.asarray(draws.standard_normal(output[name].shape))
-        return cotangents
-
-    for array in [*model.params.values(), *(value for value in inputs.values() if isinstance(value, np.ndarray))]:
-        array.flags.writeable = False
-    _, ours = model.vjp(random_cotangents, rng=rng, input_grads=wanted, **inputs)
-    assert ours.keys() == model.params.keys() | set(wanted)
-    values = model.params | {name: inputs[name] for name in wanted}
-    direction = random_direction(values, draws)
-    pad = model.config.pad_token_id
-    if pad in np.asarray(inputs.get("input_ids", pad)) or pad in np.asarray(inputs.get("position_ids", -1)):
-        for name in values:  # a look-up gives the padding row no gradient, so it is not to move
-            if name.endswith(("word_embeddings.weight", "position_embeddings.weight")):
-                direction[name][pad] = 0.0
-
-    def scalar(values: dict[str, np.ndarray]) -> float:
-        params = {name: values[name] for name in model.params}
-        moved = type(model).from_params(model.config, params, dtype="float64")
-        given = inputs | {name: values[name] for name in wanted}
-        output = moved(**given) if rng is None else moved.vjp(cotangents, rng=rng, frozen=FROZEN_OUT, **given)[0]
-        return float(sum((output[name] * cotangent).sum() for name, cotangent in cotangents.items()))
-
-    assert_slope(scalar, values, ours, direction)
-
 
 # ---------------------------------------------------------------- every class, every option
 
@@ -87,7 +46,7 @@ def test_every_class_with_every_activation(head: str, activation: str, monkeypat
     f, f_backward = layers.ACTIVATIONS[activation]
     monkeypatch.setitem(layers.ACTIVATIONS, activation, (watch, f_backward))
     model, inputs = model_and_inputs(head, 5, hidden_act=activation)
-    check(model, inputs)
+    check_model(model, inputs)
     assert len(smallest) > 4
     assert activation != "relu" or 1e-4 < min(smallest), "too near to the kink of relu: take another seed"
 
@@ -164,25 +123,25 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 def test_every_option(name: str) -> None:
     head, config, given = CASES[name]
     model, inputs = model_and_inputs(head, 2, given=given, **config)
-    check(model, inputs, rng=5 if "dropout" in name else None)
+    check_model(model, inputs, rng=5 if "dropout" in name else None)
 
 
 @pytest.mark.parametrize("padding", [side for side in PADDING_SIDES if side != "left"])
 @pytest.mark.parametrize("head", ["Model", "ForCausalLM"])
 def test_padding(head: str, padding: str) -> None:
-    check(*model_and_inputs(head, 3, given={"padding": padding}))
+    check_model(*model_and_inputs(head, 3, given={"padding": padding}))
 
 
 @pytest.mark.parametrize("head", ["Model", "ForMaskedLM"])
 def test_padding_on_the_left(head: str) -> None:  # of an encoder: a decoder's first row would see nothing
-    check(*model_and_inputs(head, 3, given={"padding": "left"}))
+    check_model(*model_and_inputs(head, 3, given={"padding": "left"}))
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_dropout(head: str) -> None:
     """The same seed is the same function, and these are its gradients; another seed is another one."""
     model, inputs = model_and_inputs(head, **DROPOUT)
-    check(model, inputs, rng=8)
+    check_model(model, inputs, rng=8)
     first, again, other, none = (gradients_of(model, inputs, rng=rng) for rng in (1, 1, 2, None))
     for name, value in first.items():
         assert np.array_equal(again[name], value), name
@@ -220,7 +179,8 @@ def test_random_models(head: str, data: st.DataObject, seed: int) -> None:
     model = random_model(head, config, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)  # a causal model that is no decoder
-        check(model, inputs_for(head, config, seed, padding=padding, **more), rng=data.draw(st.sampled_from((None, 1))))
+        inputs = inputs_for(head, config, seed, padding=padding, **more)
+        check_model(model, inputs, rng=data.draw(st.sampled_from((None, 1))))
 
 
 # ---------------------------------------------------------------- what the gradients are besides slopes
