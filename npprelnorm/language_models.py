@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ import numpy as np
 from .body import Recording
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError, InputWarning
+from .generation.settings import GenerationSettings
 from .gradients import Gradients, GradientView
 from .heads import IGNORE, label_loss, label_loss_backward, lm_head, lm_head_backward, next_token_labels
 from .inputs import as_array, as_floats
 from .model import BodyModel, output_gradient
 from .outputs import CausalLMOutput, MaskedLMOutput
-from .params import Shapes, View, linear_shapes, norm_shapes
+from .params import Params, Shapes, View, linear_shapes, norm_shapes
 
 
 class LMModel(BodyModel):
@@ -117,7 +119,28 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
 
 
 class RobertaPreLayerNormForCausalLM(LMModel):
-    """The body as a decoder, with a language-model head that predicts the next token."""
+    """The body as a decoder, with a language-model head that predicts the next token.
+
+    Attributes
+    ----------
+    generation_config : GenerationSettings
+        What `generate` does unless it is told otherwise: those of the folder's ``generation_config.json``, or else of
+        its ``config.json``. Assign others to change them; `save_pretrained` writes them.
+    """
+
+    generation_config: GenerationSettings
+
+    def _adopt(self, config: RobertaPreLayerNormConfig, params: Params, dtype: np.dtype[np.floating]) -> None:
+        super()._adopt(config, params, dtype)
+        self.generation_config = GenerationSettings.from_model_config(config.extra)
+
+    def _read_beside(self, folder: Path, overrides: Mapping[str, Any]) -> None:
+        own = GenerationSettings.of_folder(folder, self.config.eos_token_id, overrides)
+        if own is not None:
+            self.generation_config = own
+
+    def _write_beside(self, folder: Path) -> None:
+        self.generation_config.complete(self.config).save_pretrained(folder)
 
     def __call__(
         self,
@@ -190,7 +213,8 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         attention_mask : (B, T) of 0 / 1, optional
             Which tokens are real; by default all but padding (all, where padding is also an end token).
         generation_config : GenerationSettings, dict or path, optional
-            Settings to start from, such as a folder with a ``generation_config.json``.
+            Settings that go before the model's own `generation_config`; a path is that of a
+            ``generation_config.json`` or its folder.
         rng : int or numpy.random.Generator, optional
             Source of sampling: the same one gives the same tokens.
         tokenizer : optional

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -247,6 +248,13 @@ class PreTrainedModel:
         config.dtype = self.dtype.name
         write_sharded(folder, self.params, max_shard_size=max_shard_size)
         config.save_pretrained(folder)
+        self._write_beside(Path(folder))
+
+    def _read_beside(self, folder: Path, overrides: Mapping[str, Any]) -> None:
+        """Take from a checkpoint folder what it holds besides configuration and weights."""
+
+    def _write_beside(self, folder: Path) -> None:
+        """Write into a checkpoint folder what it holds besides configuration and weights."""
 
     def num_parameters(self) -> int:
         """How many numbers the parameters hold; tied ones count once."""

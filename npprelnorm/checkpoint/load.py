@@ -52,9 +52,11 @@ def load(
         config = cls.config_class.from_dict(config.to_dict(), **config_overrides)
     file = open_tensors(folder)
     try:
-        return _load(cls, file, folder, config, dtype, init_missing, ignore_mismatched_sizes, tied_weights, rng)
+        model = _load(cls, file, folder, config, dtype, init_missing, ignore_mismatched_sizes, tied_weights, rng)
     finally:
         file.close()
+    model._read_beside(folder, config_overrides)
+    return model
 
 
 def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: names.Layout) -> None:

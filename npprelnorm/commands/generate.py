@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .common import MODEL_HELP, UsageError, folder_of, positive_int, print_json, printable
+from .common import MODEL_HELP, UsageError, positive_int, print_json, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,15 +62,11 @@ def run(args: argparse.Namespace) -> int:
     """Generate and print."""
     if args.seed is not None and (args.seed < 0 or not args.sample):
         raise UsageError(f"--seed {args.seed}: give a number of at least 0, together with --sample")
-    from ..generation import GenerationSettings
     from ..language_models import RobertaPreLayerNormForCausalLM
     from ..tokenizer import Tokenizer
 
-    folder = folder_of(args.model)
     tokenizer = Tokenizer.from_pretrained(args.model)
     model = RobertaPreLayerNormForCausalLM.from_pretrained(args.model)
-    file = folder / "generation_config.json"
-    saved = GenerationSettings.from_pretrained(file) if file.is_file() else GenerationSettings()
     asked = {
         "max_new_tokens": args.max_new_tokens,
         "do_sample": args.sample or None,
@@ -83,9 +79,10 @@ def run(args: argparse.Namespace) -> int:
         "stop_strings": args.stop,
     }
     ids = prompt_ids(tokenizer, args.prompt)
-    one_by_one = saved.updated(**asked).num_beams == 1 and (args.results or saved.num_return_sequences) == 1
+    settings = model.generation_config.updated(**asked)
+    one_by_one = settings.num_beams == settings.num_return_sequences == 1
     streamer = TextStreamer(tokenizer) if one_by_one and not args.json else None
-    rows = model.generate(ids, generation_config=saved, rng=args.seed, tokenizer=tokenizer, streamer=streamer, **asked)
+    rows = model.generate(ids, rng=args.seed, tokenizer=tokenizer, streamer=streamer, **asked)
     if streamer is None:
         for row in rows:
             text = tokenizer.decode(row, skip_special_tokens=True)

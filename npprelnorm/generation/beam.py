@@ -1,7 +1,11 @@
-"""Beam search: the K most likely continuations of every prompt, side by side.
+"""Beam search: the K most likely continuations of every prompt, side by side; and beam sampling, which draws them.
 
 Results equal those of transformers 5's vectorised search, its three ways of stopping included. Scores start at 0 for
 the first beam of a prompt and at FAR for the others, so that the first step does not find one continuation K times.
+
+In beam sampling the N candidates of a prompt are drawn without replacement, each by the softmax of its score over all
+tokens of all beams. Candidates then stand in the order in which they were drawn: those beyond the first K go on, but
+do not end a row, whatever their scores.
 
 Legend: B batch, K beams, T tokens so far, V vocabulary, N candidates a prompt and step.
 """
@@ -15,8 +19,8 @@ import numpy as np
 
 from ..errors import InputError
 from .outputs import GenerateOutput
-from .processors import Processor, apply, log_softmax
-from .sampling import Progress
+from .processors import Processor, apply, beam_width, log_softmax
+from .sampling import Progress, every_token_forbidden
 from .settings import GenerationSettings
 from .steps import Steps
 from .stopping import StoppingRule, any_of
@@ -58,13 +62,13 @@ def search(
     *,
     eos_count: int,
     padding: int | None,
+    rng: np.random.Generator | None = None,
     progress: Progress | None = None,
 ) -> GenerateOutput:
-    """The `num_return_sequences` best rows of each prompt in `ids` (B, T)."""
+    """The `num_return_sequences` best rows of each prompt in `ids` (B, T); with `rng`, of what was drawn."""
     batch, prompt = ids.shape
     beams, vocabulary = settings.num_beams, steps.model.config.vocab_size
-    # even if each beam's best tokens are all ends, enough others are left to go on with
-    per_beam = max(2, 1 + eos_count)
+    per_beam = beam_width(eos_count)
     if per_beam > vocabulary:
         raise InputError(
             f"beam search with {eos_count} end tokens needs a vocabulary of {per_beam}; it has {vocabulary}"
@@ -84,7 +88,7 @@ def search(
         scores = apply(processors, flat, log_softmax(logits))  # (B * K, V)
         if keep_all := settings.output_scores:
             kept.append(scores)
-        candidates = _candidates(running, scores, per_beam * beams, now, prompt)
+        candidates = _candidates(running, scores, per_beam * beams, now, prompt, improvable, rng)
         ended = any_of(rules, candidates.ids[:, :, : now + 1].reshape(-1, now + 1)).reshape(batch, -1)  # (B, N)
 
         going = candidates._replace(scores=candidates.scores + np.where(ended, FAR, 0.0).astype(scores.dtype))
@@ -120,12 +124,32 @@ def _start(ids: np.ndarray, beams: int, length: int, padding: int | None, dtype:
     return Beams(rows, np.full((batch, beams, length - prompt), -1), scores, np.zeros((batch, beams), np.bool_))
 
 
-def _candidates(running: Beams, scores: np.ndarray, count: int, now: int, prompt: int) -> Beams:
-    """The `count` best ways to add one token to any beam of a prompt. (B * K, V) scores -> (B, N)."""
+def drawn(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of `count` of each row's scores, drawn one after the other without replacement by their softmax.
+
+    The highest sums of score and Gumbel noise are such a draw, in its order (arXiv:1903.06059). Where fewer than
+    `count` have a probability above 0, the others follow.
+    """
+    return best(scores.astype(np.float64) + rng.gumbel(size=scores.shape), count)
+
+
+def _candidates(
+    running: Beams,
+    scores: np.ndarray,
+    count: int,
+    now: int,
+    prompt: int,
+    improvable: np.ndarray,
+    rng: np.random.Generator | None,
+) -> Beams:
+    """The `count` best (or drawn) ways to add one token to any beam of a prompt. (B * K, V) scores -> (B, N)."""
     batch, beams = running.scores.shape
     vocabulary = scores.shape[1]
     sums = (scores.reshape(batch, beams, vocabulary) + running.scores[..., None]).reshape(batch, -1)  # (B, K * V)
-    index = best(sums, count)
+    stuck = improvable[:, 0] & np.isneginf(sums).all(axis=1)
+    if stuck.any():
+        raise every_token_forbidden(int(stuck.argmax()), now - prompt)
+    index = best(sums, count) if rng is None else drawn(sums, count, rng)
     beam, token = index // vocabulary, index % vocabulary
     candidates = running.take(beam)._replace(scores=np.take_along_axis(sums, index, axis=1))
     candidates.ids[:, :, now] = token  # take made copies

@@ -43,7 +43,7 @@ def generate(
     changes: Mapping[str, Any],
 ) -> np.ndarray | GenerateOutput:
     """`RobertaPreLayerNormForCausalLM.generate`, where the arguments are described."""
-    settings = _settings(generation_config).updated(**changes)
+    settings = model.generation_config.merged(_settings(generation_config)).updated(**changes)
     config = model.config
     ids = as_integers("input_ids", input_ids, config.vocab_size, "vocab_size")
     if ids.ndim != 2 or 0 in ids.shape:
@@ -77,11 +77,21 @@ def generate(
     )
     rules = [stopping.at_length(length), *_rules(settings, eos, tokenizer, ids.shape[1]), *stopping_criteria]
     processors = chosen(settings, ids.shape[1], length, eos, logits_processor)
+    generator = np.random.default_rng(rng) if settings.do_sample else None
     if settings.num_beams > 1:
         if streamer is not None:
             raise InputError("a streamer needs num_beams=1: beams may still change what they have written")
         result = beam.search(
-            steps, ids, length, processors, rules, settings, eos_count=len(eos), padding=padding, progress=progress
+            steps,
+            ids,
+            length,
+            processors,
+            rules,
+            settings,
+            eos_count=len(eos),
+            padding=padding,
+            rng=generator,
+            progress=progress,
         )
     else:
         times = settings.num_return_sequences
@@ -94,7 +104,7 @@ def generate(
             processors,
             rules,
             padding,
-            rng=np.random.default_rng(rng) if settings.do_sample else None,
+            rng=generator,
             keep_scores=settings.output_scores,
             streamer=streamer,
             progress=progress,

@@ -143,24 +143,24 @@ def temperature(value: float) -> Processor:
     return process
 
 
-def top_k(count: int) -> Processor:
+def top_k(count: int, least: int = 1) -> Processor:
     """Keep the `count` best tokens, and those that tie with the last of them."""
 
     def process(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        kept = min(count, scores.shape[1])
+        kept = min(max(count, least), scores.shape[1])
         lowest = np.partition(scores, -kept, axis=1)[:, -kept, None]
         return _without(scores, scores < lowest)
 
     return process
 
 
-def top_p(mass: float) -> Processor:
-    """Keep the smallest set of best tokens whose probability reaches `mass` (arXiv:1904.09751); always the best."""
+def top_p(mass: float, least: int = 1) -> Processor:
+    """Keep the smallest set of best tokens whose probability reaches `mass` (arXiv:1904.09751), at least `least`."""
 
     def process(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         order = np.argsort(scores, axis=1, kind="stable")  # from the worst up
         below = np.cumsum(softmax(np.take_along_axis(scores, order, axis=1)), axis=1) <= 1 - mass
-        below[:, -1] = False
+        below[:, -least:] = False
         removed = np.empty_like(below)
         np.put_along_axis(removed, order, below, axis=1)
         return _without(scores, removed)
@@ -168,18 +168,24 @@ def top_p(mass: float) -> Processor:
     return process
 
 
-def min_p(share: float) -> Processor:
-    """Keep tokens with at least `share` of the best one's probability (arXiv:2407.01082)."""
+def min_p(share: float, least: int = 1) -> Processor:
+    """Keep tokens with at least `share` of the best one's probability (arXiv:2407.01082), and the `least` best."""
 
     def process(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         probabilities = softmax(scores)
-        return _without(scores, probabilities < share * probabilities.max(axis=1, keepdims=True))
+        removed = probabilities < share * probabilities.max(axis=1, keepdims=True)
+        if least > 1:  # the best itself always stays
+            np.put_along_axis(removed, np.argsort(-scores, axis=1, kind="stable")[:, :least], False, axis=1)
+        return _without(scores, removed)
 
     return process
 
 
-def typical_p(mass: float) -> Processor:
-    """Keep the tokens whose surprise is nearest to the entropy until they reach `mass` (arXiv:2202.00666)."""
+def typical_p(mass: float, least: int = 1) -> Processor:
+    """Keep the tokens whose surprise is nearest to the entropy until they reach `mass` (arXiv:2202.00666).
+
+    At least `least` are kept.
+    """
 
     def process(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         logs = log_softmax(scores)
@@ -191,9 +197,16 @@ def typical_p(mass: float) -> Processor:
         reached = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
         last = np.minimum((reached < mass).sum(axis=1), scores.shape[1] - 1)[:, None]
         farthest = np.take_along_axis(np.take_along_axis(distance, order, axis=1), last, axis=1)
-        return _without(scores, distance > farthest)
+        removed = distance > farthest
+        np.put_along_axis(removed, order[:, :least], False, axis=1)
+        return _without(scores, removed)
 
     return process
+
+
+def beam_width(eos_count: int) -> int:
+    """How many tokens of each beam are looked at: even if all ends are among them, one is left to go on with."""
+    return max(2, 1 + eos_count)
 
 
 def chosen(
@@ -209,9 +222,9 @@ def chosen(
     words = [word for word in s.bad_words_ids or () if not (len(word) == 1 and word[0] in eos)]
     if words:
         result.append(bad_words(words))
-    least = max(s.min_length, prompt_length + (s.min_new_tokens or 0))
-    if eos and least > prompt_length:
-        result.append(min_length(least, eos))
+    shortest = max(s.min_length, prompt_length + (s.min_new_tokens or 0))
+    if eos and shortest > prompt_length:
+        result.append(min_length(shortest, eos))
     if s.forced_bos_token_id is not None:
         result.append(forced_first(s.forced_bos_token_id))
     if s.forced_eos_token_id:
@@ -224,16 +237,18 @@ def chosen(
         result.append(suppress(s.begin_suppress_tokens, prompt_length + forced))
     result.extend(own)
     if s.do_sample:
+        # a beam keeps one token more than there are ends, so that it can go on
+        least = beam_width(len(eos)) if s.num_beams > 1 else 1
         if s.temperature != 1.0:
             result.append(temperature(s.temperature))
         if s.top_k:
-            result.append(top_k(s.top_k))
+            result.append(top_k(s.top_k, least))
         if s.top_p < 1.0:
-            result.append(top_p(s.top_p))
+            result.append(top_p(s.top_p, least))
         if s.min_p is not None:
-            result.append(min_p(s.min_p))
+            result.append(min_p(s.min_p, least))
         if s.typical_p < 1.0:
-            result.append(typical_p(s.typical_p))
+            result.append(typical_p(s.typical_p, least))
     return result
 
 

@@ -78,10 +78,15 @@ def search(
 def _require_choice(scores: np.ndarray, going: np.ndarray, step: int) -> None:
     stuck = going & np.isneginf(scores).all(axis=1)
     if stuck.any():
-        raise InputError(
-            f"every token is forbidden for row {int(stuck.argmax())} at new token {step + 1}; "
-            "ask for less (no_repeat_ngram_size, bad_words_ids, suppress_tokens, min_new_tokens)"
-        )
+        raise every_token_forbidden(int(stuck.argmax()), step)
+
+
+def every_token_forbidden(row: int, step: int) -> InputError:
+    """The error of a row that no token is left for."""
+    return InputError(
+        f"every token is forbidden for row {row} at new token {step + 1}; "
+        "ask for less (no_repeat_ngram_size, bad_words_ids, suppress_tokens, min_new_tokens)"
+    )
 
 
 def _with_choice(scores: np.ndarray) -> np.ndarray:

@@ -84,13 +84,14 @@ def test_sampling_and_beams(folder: str, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_folders_settings_are_honoured(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = Path(folder) / "generation_config.json"
-    file.write_text('{"max_new_tokens": 3, "num_beams": 2}')
+    before = file.read_bytes()
+    file.write_text('{"max_new_tokens": 3, "num_beams": 2, "eos_token_id": 2}')
     try:
         assert main(["generate", PROMPT, "--model", folder, "--json"]) == 0
         out = json.loads(capsys.readouterr().out)["ids"]
         assert out == rows(folder, max_new_tokens=3, num_beams=2)[0].tolist()
     finally:
-        file.unlink()
+        file.write_bytes(before)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from strategies import random_ids, random_model, seeds, tiny_config
 
 import npprelnorm as nl
 from npprelnorm.errors import ConfigError, InputError, InputWarning
-from npprelnorm.generation import GenerationSettings, processors
+from npprelnorm.generation import processors
 from npprelnorm.generation.sampling import draw
 
 PAD = 1
@@ -257,7 +256,12 @@ def test_lengths_and_room() -> None:
         ({"repetition_penalty": -1.0}, "repetition_penalty is -1.0; allowed: 1e-6 to 1e6"),
         ({"num_beams": 2, "length_penalty": 1e9}, "length_penalty is 1000000000.0; allowed: -10 to 10"),
         ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5; allowed: above 0 to 1"),
-        ({"do_sample": True, "num_beams": 2}, "choose one of the two"),
+        ({"num_beams": 2, "suppress_tokens": list(range(23))}, "every token is forbidden for row 0 at new token 1"),
+        ({"num_beams": 4, "num_beam_groups": 2}, "num_beam_groups=2 asks for diverse beam search, which"),
+        ({"force_words_ids": [[3]]}, "asks for constrained beam search"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "asks for contrastive search"),
+        ({"assistant_model": object()}, "asks for assisted generation"),
+        ({"prompt_lookup_num_tokens": 3}, "asks for assisted generation by prompt lookup"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3; allowed: up to num_beams, 2"),
         ({"num_return_sequences": 2}, "greedy search has one result"),
         ({"max_length": 8, "max_new_tokens": 2}, "give one of them"),
@@ -303,23 +307,6 @@ def test_prompts_that_end_with_padding_warn() -> None:
     model = decoder()
     with pytest.warns(InputWarning, match="row 1 of the prompt ends with padding"):
         model.generate([[5, 6], [5, PAD]], max_new_tokens=1)
-
-
-def test_settings_of_a_file_are_honoured(tmp_path: Any) -> None:
-    model = decoder(10)
-    ids = prompt(model, (1, 3))
-    file = tmp_path / "generation_config.json"
-    file.write_text('{"max_length": 7, "num_beams": 3, "eos_token_id": null, "transformers_version": "5.2.0"}')
-    np.testing.assert_array_equal(
-        model.generate(ids, generation_config=tmp_path), model.generate(ids, max_length=7, num_beams=3)
-    )
-    assert model.generate(ids, generation_config=str(file), max_new_tokens=2).shape == (1, 5)
-    assert model.generate(ids, generation_config={"max_new_tokens": 2}, max_length=6).shape == (1, 6)
-    file.write_text('{"num_beams": 0}')
-    with pytest.raises(ConfigError, match="num_beams is 0"):
-        GenerationSettings.from_pretrained(tmp_path)
-    with pytest.warns(InputWarning, match=re.escape("sets penalty_alpha, which this package does not know")):
-        GenerationSettings.from_dict({"penalty_alpha": 0.6})
 
 
 def test_a_cache_reorders_and_crops() -> None:
