@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 
@@ -41,3 +42,24 @@ def as_matrix(axes: Axes, title: str) -> None:
     axes.grid(False)
     axes.spines[:].set_visible(True)
     axes.set_title(title)
+
+
+def sheets(axes: Axes, values: np.ndarray, x: float, y: float, label: str, rows: str, columns: str) -> None:
+    """Draw an array by its shape, a cell for each number: a matrix, or a stack of them (one sheet for each head).
+
+    values (R, K) or (H, R, K); (x, y) is the lower left corner of the front sheet, in cells.
+    """
+    stack = values[None] if values.ndim == 2 else values
+    heads, height, width = stack.shape
+    limit = np.abs(stack).max()
+    for index in reversed(range(heads)):  # from back to front
+        left, low = x + 0.9 * index, y + 0.9 * index
+        across, down = left + np.arange(width + 1), low + np.arange(height, -1, -1)
+        axes.pcolormesh(
+            across, down, stack[index], cmap=SIGNED, vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.6
+        )
+        axes.add_patch(plt.Rectangle((left, low), width, height, fill=False, edgecolor=BLACK, linewidth=1))
+    axes.text(x + width / 2, y - 0.3, columns, ha="center", va="top", fontsize=10)
+    axes.text(x - 0.3, y + height / 2, rows, ha="right", va="center", rotation=90, fontsize=10)
+    top = y + height + 0.9 * (heads - 1)
+    axes.text(x + (width + 0.9 * (heads - 1)) / 2, top + 0.4, label, ha="center", va="bottom", fontsize=11)
