@@ -24,6 +24,8 @@ _CLASSES: dict[str, Any] = {
     "fill-mask": nl.RobertaPreLayerNormForMaskedLM,
     "train": nl.RobertaPreLayerNormForMaskedLM,
     "classify": nl.RobertaPreLayerNormForSequenceClassification,
+    "generate": nl.RobertaPreLayerNormForCausalLM,
+    "next-token": nl.RobertaPreLayerNormForCausalLM,
 }
 
 
@@ -41,6 +43,7 @@ def checkpoint(work: Path, size: str, task: str) -> Path:
         type_vocab_size=1,
         layer_norm_eps=1e-5,
         num_labels=3,
+        **({"is_decoder": True} if kind is nl.RobertaPreLayerNormForCausalLM else {}),
     )
     recipe = {"seed": SEED, "config": json.loads(json.dumps(config.to_dict()))}
     if not done.exists() or read_json(done) != recipe:

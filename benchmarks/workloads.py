@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# what an engine is asked for: the five best tokens of each text's mask, class scores, or a step of masked-LM training
-TASKS = ("fill-mask", "classify", "train")
+# what an engine is asked for: the five best tokens of each text's mask, class scores, a step of masked-LM training, the
+# rows that greedy search makes of prompts, or the five best tokens after a text whose keys and values are kept
+TASKS = ("fill-mask", "classify", "train", "generate", "next-token")
 
 SIZES: dict[str, dict[str, int]] = {
     "toy": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
@@ -65,6 +66,8 @@ def workloads(*, quick: bool = False) -> list[Workload]:
     shape = f"{rows}x{long}"
     batch = (long,) * rows
     ragged = tuple(range(4, 20, 4)) if quick else _ragged(16, 8, 256)
+    prompt, new = (4, 6) if quick else (8, 64)
+    more = {"new_tokens": new}
     spread = f"{len(ragged)} rows of {min(ragged)} to {max(ragged)} tokens"
     result = [
         Workload("fill-mask-1x12", "fill-mask, 1x12", "fill-mask", size, (12,)),
@@ -73,6 +76,9 @@ def workloads(*, quick: bool = False) -> list[Workload]:
         Workload(f"classify-{shape}", f"classify, {shape}", "classify", size, batch),
         Workload(f"fill-mask-{shape}", f"fill-mask, {shape}, a mask in each row", "fill-mask", size, batch),
         Workload("classify-ragged", f"classify, {spread}, padded", "classify", size, ragged),
+        Workload(
+            "generate", f"generate {new} tokens after {prompt}, greedy", "generate", size, (prompt,), options=more
+        ),
         Workload("cold-start", "cold start: process to first fill-mask, 1x12", "fill-mask", size, (12,), "cold"),
         Workload("cold-memory", "peak private memory of that", "fill-mask", size, (12,), "memory"),
     ]
@@ -95,7 +101,8 @@ def _ragged(rows: int, shortest: int, longest: int) -> tuple[int, ...]:
 
 
 def _growth(quick: bool) -> list[Workload]:
-    """How the cost of `classify` grows with length, batch and model size."""
+    """How the cost of `classify` grows with length, batch and model size, and that of a token with its position."""
+    positions = (3, 40) if quick else (5, 100, 400)
     sizes = ("toy",) if quick else ("small", "base", "large")
     size = "toy" if quick else "base"
     lengths = (8, 16) if quick else (16, 32, 64, 128, 256, 512)
@@ -105,6 +112,10 @@ def _growth(quick: bool) -> list[Workload]:
     ]
     result += [
         Workload(f"growth-batch-{n}", f"by batch: {n}x32", "classify", size, (32,) * n, group="growth") for n in batches
+    ]
+    result += [
+        Workload(f"growth-position-{n}", f"by position: token {n}, cached", "next-token", size, (n,), group="growth")
+        for n in positions
     ]
     for name in sizes:
         shape = "{num_hidden_layers} layers x {hidden_size}".format(**SIZES[name])

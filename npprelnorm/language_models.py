@@ -230,7 +230,7 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         past_key_values : optional
             Cache of the first tokens of `input_ids`.
         use_cache, encoder_hidden_states, encoder_attention_mask : optional
-            As for calling the model.
+            As for calling the model; a decoder with cross-attention needs `encoder_hidden_states`.
         **settings
             Any field of `npprelnorm.generation.GenerationSettings`, such as ``max_new_tokens=40``.
 

@@ -119,7 +119,10 @@ class BodyModel(PreTrainedModel):
         head_mask : floats (H,) or (N, H), optional
             Factor of each head's attention weights.
         encoder_hidden_states : floats (B, E, C), optional
-            What cross-attention looks at (decoders with ``add_cross_attention``; others ignore it).
+            What cross-attention looks at (decoders with ``add_cross_attention``; others ignore it). Without them
+            and without a cache of them, cross-attention is skipped, as in transformers. With a cache of them they need
+            not be given again, and are not looked at if they are; transformers skips cross-attention in every call
+            that does not give them, whatever its cache holds, and so has to be given them each time.
         encoder_attention_mask : optional
             As `attention_mask`, for the encoder's tokens.
         past_key_values : KeyValueCache or sequence of (key, value[, cross_key, cross_value]), optional

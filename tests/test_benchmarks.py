@@ -114,6 +114,10 @@ def test_same_candidates_lets_ties_change_places() -> None:
     assert not same(9, 5, 6, 7)
     assert not same(4, 5, 6)
     assert compare.same_candidates([{"loss": 1.0}], [{"loss": 1.0}], 1e-4)
+    rows = [{"ids": [[4, 5], [6, 7]]}]  # without scores every token counts
+    assert compare.same_candidates([{"ids": [[4, 5], [6, 7]]}], rows, 1e-4)
+    assert not compare.same_candidates([{"ids": [[4, 5], [6, 8]]}], rows, 1e-4)
+    assert compare.difference(rows, rows) == 0.0
 
 
 def test_a_wrong_engine_is_excluded_and_an_imprecise_one_is_not(tmp_path: Path) -> None:
@@ -277,7 +281,19 @@ def test_private_memory_is_seen_to_grow() -> None:
 def test_a_run_with_this_package_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = ["--quick", "--work", str(tmp_path), "--threads", "1", "--engines", "npprelnorm*", "--growth"]
     assert (
-        command.main([*base, "--rounds", "1", "--only", "fill-mask-1x12", "classify-ragged", "cold-memory", "train-*"])
+        command.main(
+            [
+                *base,
+                "--rounds",
+                "1",
+                "--only",
+                "fill-mask-1x12",
+                "classify-ragged",
+                "cold-memory",
+                "train-*",
+                "generate",
+            ]
+        )
         == 0
     )
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -285,6 +301,7 @@ def test_a_run_with_this_package_alone(tmp_path: Path, capsys: pytest.CaptureFix
     assert set(rows) == {
         "fill-mask-1x12",
         "classify-ragged",
+        "generate",
         "cold-memory",
         "train-2x24",
         "train-dropout-2x24",
@@ -306,15 +323,15 @@ def test_a_run_with_this_package_alone(tmp_path: Path, capsys: pytest.CaptureFix
     assert text in capsys.readouterr().out
 
     # other rows join those that are there
-    assert command.main([*base, "--rounds", "2", "--only", "growth-length-8"]) == 0
+    assert command.main([*base, "--rounds", "2", "--only", "growth-position-40"]) == 0
     more = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert more["rows"] == rows | {"growth-length-8": more["rows"]["growth-length-8"]}
-    assert len(more["rows"]["growth-length-8"]["samples"][NUMPY]) == 2
+    assert more["rows"] == rows | {"growth-position-40": more["rows"]["growth-position-40"]}
+    assert len(more["rows"]["growth-position-40"]["samples"][NUMPY]) == 2
     assert "## Growth" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
     # but not those of another set-up
     kept = (tmp_path / "results.json").read_bytes()
-    assert command.main([*base, "--only", "growth-length-8", "--threads", "2"]) == 1
+    assert command.main([*base, "--only", "growth-position-40", "--threads", "2"]) == 1
     assert "another threads" in capsys.readouterr().err
     assert (tmp_path / "results.json").read_bytes() == kept
 

@@ -1,6 +1,7 @@
 """The engines, one row each. A module of this folder has one function for each task that it knows:
 
-    fill_mask(folder, threads), classify(folder, threads), train(folder, threads, dropout=..., recompute=...)
+    fill_mask(folder, threads), classify(folder, threads), train(folder, threads, dropout=..., recompute=...),
+    generate(folder, threads, new_tokens=...), next_token(folder, threads)
 
 Each loads the model and returns ``run``, which takes the workload's inputs by name and returns the answer as lists.
 Only a child process calls them, so that an engine's libraries are imported there and nowhere else.

@@ -21,6 +21,14 @@ def from_candidates(candidates: Sequence[Any]) -> Answer:
     }
 
 
+def from_logits(logits: Any) -> Answer:
+    """The best tokens of each row of logits, (B, V) as an array, and their logits."""
+    import numpy as np
+
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :TOP_K]
+    return {"ids": best.tolist(), "scores": np.take_along_axis(logits, best, -1).tolist()}
+
+
 def fill_mask_of_logits(folder: Any, logits_of: Callable[[Any, Any], Any]) -> Run:
     """A fill-mask pipeline around a function from ids and mask, (B, T) both, to logits (B, T, V)."""
     import numpy as np

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .answers import BETAS, EPS, LEARNING_RATE, TOP_K, WEIGHT_DECAY, Answer, Run, classify_by_logits, from_candidates
+from .answers import (
+    BETAS,
+    EPS,
+    LEARNING_RATE,
+    TOP_K,
+    WEIGHT_DECAY,
+    Answer,
+    Run,
+    classify_by_logits,
+    from_candidates,
+    from_logits,
+)
 
 
 def fill_mask(folder: Path, threads: int) -> Run:
@@ -41,5 +52,39 @@ def train(folder: Path, threads: int, dropout: float = 0.0, recompute: bool = Fa
         output, grads = model.loss_and_grads(**inputs, labelled_only=True, rng=rng, recompute=recompute)
         optimizer.step(model.params, grads, LEARNING_RATE)
         return {"loss": float(output.loss)}
+
+    return run
+
+
+def generate(folder: Path, threads: int, new_tokens: int) -> Run:
+    """Greedy search, with positions counted as transformers' search counts them."""
+    import npprelnorm as nl
+
+    model = nl.RobertaPreLayerNormForCausalLM.from_pretrained(folder, eos_token_id=None)
+
+    def run(input_ids: Any, attention_mask: Any) -> Answer:
+        rows = model.generate(
+            input_ids, attention_mask, max_new_tokens=new_tokens, position_scheme="hf_generate", use_cache=True
+        )
+        return {"ids": rows.tolist()}
+
+    return run
+
+
+def next_token(folder: Path, threads: int) -> Run:
+    """One token whose forerunners are in the cache; the first call reads those."""
+    import numpy as np
+
+    import npprelnorm as nl
+
+    model = nl.RobertaPreLayerNormForCausalLM.from_pretrained(folder)
+    kept: list[Any] = []
+
+    def run(input_ids: Any, attention_mask: Any) -> Answer:
+        if not kept:
+            ids = np.asarray(input_ids)
+            kept.extend([ids[:, -1:], model(ids[:, :-1], logits_to_keep=1).past_key_values])
+        last, past = kept
+        return from_logits(model(last, past_key_values=past, use_cache=False).logits[:, -1])
 
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .answers import BETAS, EPS, LEARNING_RATE, TOP_K, WEIGHT_DECAY, Answer, Run, from_candidates
+from .answers import BETAS, EPS, LEARNING_RATE, TOP_K, WEIGHT_DECAY, Answer, Run, from_candidates, from_logits
 
 
 def fill_mask(folder: Path, threads: int) -> Run:
@@ -60,5 +60,46 @@ def train(folder: Path, threads: int, dropout: float = 0.0, recompute: bool = Fa
         optimizer.step()
         optimizer.zero_grad()
         return {"loss": loss.item()}
+
+    return run
+
+
+def generate(folder: Path, threads: int, new_tokens: int) -> Run:
+    """Greedy search with its cache."""
+    import torch
+    from transformers import RobertaPreLayerNormForCausalLM
+
+    torch.set_num_threads(threads)
+    model = RobertaPreLayerNormForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None
+
+    @torch.inference_mode()
+    def run(**inputs: Any) -> Answer:
+        tensors = {name: torch.tensor(value) for name, value in inputs.items()}
+        rows = model.generate(**tensors, max_new_tokens=new_tokens, do_sample=False, num_beams=1, use_cache=True)
+        return {"ids": rows.tolist()}
+
+    return run
+
+
+def next_token(folder: Path, threads: int) -> Run:
+    """One token whose forerunners are in the cache, from which it is removed again."""
+    import torch
+    from transformers import RobertaPreLayerNormForCausalLM
+
+    torch.set_num_threads(threads)
+    model = RobertaPreLayerNormForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    kept: list[Any] = []
+
+    @torch.inference_mode()
+    def run(input_ids: Any, attention_mask: Any) -> Answer:
+        if not kept:
+            ids = torch.tensor(input_ids)
+            kept.extend([ids[:, -1:], model(ids[:, :-1], logits_to_keep=1, use_cache=True).past_key_values])
+        last, past = kept
+        before = past.get_seq_length()
+        logits = model(last, past_key_values=past, use_cache=True).logits[:, -1]
+        past.crop(before)
+        return from_logits(logits.numpy())
 
     return run

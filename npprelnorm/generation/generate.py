@@ -65,6 +65,12 @@ def generate(
             stacklevel=3,
         )
     past = _past(model, past_key_values, ids)
+    crossed = config.is_decoder and config.add_cross_attention
+    if crossed and encoder_hidden_states is None and not (past is not None and past.has_cross):
+        raise InputError(
+            "this decoder has cross-attention, but there is nothing to attend to; give encoder_hidden_states "
+            "(or past_key_values that hold their keys), or load it with add_cross_attention=False"
+        )
     encoder = {"encoder_hidden_states": encoder_hidden_states, "encoder_attention_mask": encoder_attention_mask}
     steps = Steps(
         model,

@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Up to so many rows OpenBLAS multiplies faster with the large matrix on the left, in float32: 2 to 8 rows take 3/5 of
+# the time, 64 rows 4/5. In float64 it is the other way round.
+FEW_ROWS = 64
+
 
 class LinearCache(NamedTuple):
     """What the backward needs."""
@@ -17,8 +21,12 @@ class LinearCache(NamedTuple):
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, LinearCache]:
     """x W^T + b; weight is stored (out, in), as in the checkpoints. x (..., in) -> (..., out)."""
     # one 2-D product over all rows: matmul on more axes would loop over small ones
-    y = x.reshape(-1, x.shape[-1]) @ weight.T  # (rows, in) -> (rows, out)
-    y += bias
+    rows = x.reshape(-1, x.shape[-1])
+    if x.dtype == np.float32 and 1 < rows.shape[0] <= FEW_ROWS:
+        y = np.add((weight @ rows.T).T, bias, order="C")  # (rows, in) -> (rows, out)
+    else:
+        y = rows @ weight.T
+        y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0]), LinearCache(x, weight)
 
 

@@ -132,6 +132,19 @@ def test_cross_attention_sees_the_same_states_in_every_beam() -> None:
     assert (other != both).any()
 
 
+def test_cross_attention_needs_something_to_attend_to() -> None:
+    model = decoder(5, add_cross_attention=True)
+    ids = prompt(model, (2, 3))
+    states = np.random.default_rng(0).standard_normal((2, 4, 12))
+    expected = model.generate(ids, max_new_tokens=5, encoder_hidden_states=states)
+    with pytest.raises(InputError, match="has cross-attention, but there is nothing to attend to; give encoder_hidden"):
+        model.generate(ids)
+    with pytest.raises(InputError, match="nothing to attend to"):
+        model.generate(ids, past_key_values=model(ids[:, :2]).past_key_values)
+    past = model(ids[:, :2], encoder_hidden_states=states).past_key_values
+    np.testing.assert_array_equal(model.generate(ids, max_new_tokens=5, past_key_values=past), expected)
+
+
 def test_enough_beams_find_the_most_likely_continuation() -> None:
     """With a beam for every prefix nothing is lost, so brute force must agree."""
     model = decoder(6, vocab_size=6)

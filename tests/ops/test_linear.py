@@ -53,6 +53,17 @@ def test_linear_type_arguments_memory_order_and_nan(dtype: str) -> None:
     assert np.array_equal(np.isnan(linear(broken, weight, bias)[0]).any(axis=-1), np.isnan(broken).any(axis=-1))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 63, 64, 65, 200])
+def test_any_number_of_rows_gives_what_each_gives(rows: int, dtype: str) -> None:
+    rng = np.random.default_rng(rows)
+    x, weight, bias = (rng.standard_normal(shape) for shape in ((rows, 48), (96, 48), (96,)))
+    expected = (x[:, None] * weight).sum(axis=-1) + bias
+    y, _ = linear(x.astype(dtype), weight.astype(dtype), bias.astype(dtype))
+    assert y.flags.c_contiguous
+    np.testing.assert_allclose(y, expected, rtol=0, atol=2e-5 if dtype == "float32" else 1e-12)
+
+
 def test_linear_of_no_rows() -> None:
     assert linear(np.ones((0, 3, 2)), np.ones((4, 2)), np.ones(4))[0].shape == (0, 3, 4)
 
