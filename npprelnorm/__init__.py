@@ -68,9 +68,12 @@ _MODULE_OF = {
     "NpprelnormWarning": "errors",
 }
 
-__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604  # the keys are strings
+_PACKAGES = ("inspect",)
+
+__all__ = ["__version__", *_MODULE_OF, *_PACKAGES]  # noqa: PLE0604  # the keys are strings
 
 if TYPE_CHECKING:
+    from . import inspect as inspect
     from .assets import embedded_model_path as embedded_model_path
     from .auto import AutoConfig as AutoConfig
     from .auto import AutoModel as AutoModel
@@ -131,6 +134,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f".{name}", __name__)
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,76 @@
+"""Attention weights and how spread out they are. B batch, T queries, S keys, H heads, N layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..inputs import as_array
+from .recorded import require_model
+
+
+def attention_maps(model: Any, **inputs: Any) -> np.ndarray:
+    """Attention weights of every layer and head of one forward.
+
+    Parameters
+    ----------
+    model : any model class of this package
+    **inputs
+        Inputs of the body, such as ``input_ids`` and ``attention_mask``.
+
+    Returns
+    -------
+    numpy.ndarray (N, B, H, T, S)
+        How much query t takes of key s; each row sums to 1 (unless a head mask scales it).
+
+    Raises
+    ------
+    InputError
+        For inputs that the model cannot use.
+
+    Examples
+    --------
+    >>> import npprelnorm as nl
+    >>> model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(nl.embedded_model_path())
+    >>> nl.inspect.attention_maps(model, input_ids=[[0, 298, 2]]).shape
+    (4, 1, 4, 3, 3)
+    """
+    require_model(model)
+    return np.stack(model.base(**inputs, output_attentions=True).attentions)
+
+
+def attention_entropy(maps: Any) -> np.ndarray:
+    """Entropy of attention weights: 0 for a head that looks at one token, log S for one that looks at all alike.
+
+    Clark et al. 2019, arXiv:1906.04341, section 3.2.
+
+    Parameters
+    ----------
+    maps : floats (..., T, S)
+        From `attention_maps`, or any weights of which each row sums to 1.
+
+    Returns
+    -------
+    numpy.ndarray (..., T)
+        In nats.
+
+    Raises
+    ------
+    InputError
+        If there are negative weights or no axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> attention_entropy(np.array([[1.0, 0.0], [0.5, 0.5]])).round(4)
+    array([0.    , 0.6931])
+    """
+    weights = as_array("maps", maps)
+    if weights.dtype.kind not in "fiu" or weights.ndim < 1:
+        raise InputError(f"maps has shape {weights.shape} and dtype {weights.dtype}; expected floats (..., T, S)")
+    if not (weights >= 0).all():
+        raise InputError(f"maps holds {weights.min()}; attention weights are not negative")
+    # 0 log 0 is 0: the logarithm is taken of 1 there
+    return 0.0 - (weights * np.log(np.where(weights > 0, weights, np.ones((), weights.dtype)))).sum(axis=-1)

@@ -1,0 +1,190 @@
+"""One forward with everything that it kept: the residual blocks, and every intermediate value in order.
+
+Nothing here computes the model a second time: a forward that records for a backward holds the input of each linear map,
+each LayerNorm's statistics, the queries, keys, values and attention weights. What it does not hold, the outputs of
+linear maps and the sums, is one op away.
+
+Legend: B batch, T tokens, S tokens attended to, C hidden, H heads, D head size, F intermediate, N layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..body import BodyCache, PoolerCache, Recording
+from ..config import RobertaPreLayerNormConfig
+from ..errors import InputError
+from ..heads import ClassificationHeadCache, LMHeadCache
+from ..layers import AttentionBlockCache, FeedForwardCache, LayerCache
+from ..model import BodyModel
+from ..ops.attention import merge_heads
+from ..ops.linear import linear
+from ..ops.normalization import LayerNormCache, layer_norm
+from ..params import View
+
+Step = tuple[str, np.ndarray]
+
+
+class ResidualBlock(NamedTuple):
+    """One residual block of one forward: self-attention, cross-attention or feed-forward."""
+
+    name: str  # "encoder.layer.0.attention", "...crossattention", "...feed_forward"
+    x: np.ndarray  # (B, T, C), the stream before it
+    update: np.ndarray  # (B, T, C), what the block computed to be added
+    y: np.ndarray  # (B, T, C), the stream after it
+    norm_name: str  # of the parameters of its LayerNorm
+    norm: LayerNormCache
+    steps: list[Step]  # every intermediate value, in the order of computation
+
+
+def require_model(model: Any) -> None:
+    """Raise unless `model` is one of this package's models."""
+    if not isinstance(model, BodyModel):
+        raise InputError(f"model is a {type(model).__name__}; give a model of this package, such as from_pretrained's")
+
+
+def recorded_body(model: Any, inputs: dict[str, Any]) -> tuple[BodyCache, tuple[np.ndarray, ...]]:
+    """What the body kept, and its stream: the embeddings, then each layer's output, before any final LayerNorm."""
+    require_model(model)
+    output, cache = model._body(
+        Recording(-1), **inputs, output_hidden_states=True, hidden_states_convention="v4", output_attentions=False
+    )
+    assert cache is not None
+    assert output.hidden_states is not None
+    return cache, output.hidden_states
+
+
+def residual_blocks(
+    p: View, config: RobertaPreLayerNormConfig, cache: BodyCache, stream: Sequence[np.ndarray]
+) -> Iterator[ResidualBlock]:
+    """All blocks in order. `p` is the view of the body's parameters."""
+    for index, kept in enumerate(cache.layers):
+        assert isinstance(kept, LayerCache), "nothing was left to be recomputed"
+        name = f"encoder.layer.{index}."
+        layer = p.at(name)
+        x = stream[index]
+        for kind, block_cache in (("attention.", kept.attention), ("crossattention.", kept.cross)):
+            if block_cache is not None:
+                block = _attention_block(layer.at(kind), name + kind, config, x, *block_cache)
+                yield block
+                x = block.y
+        yield _feed_forward_block(layer, name, config, x, stream[index + 1], kept.feed_forward)
+
+
+def _attention_block(
+    p: View,
+    name: str,
+    config: RobertaPreLayerNormConfig,
+    x: np.ndarray,
+    norm: LayerNormCache,
+    cache: AttentionBlockCache,
+) -> ResidualBlock:
+    update, _ = linear(cache.output.x, *p.affine("output.dense"))
+    core = cache.core
+    inner = [
+        ("self.query", merge_heads(core.q)),
+        ("self.key", merge_heads(core.k)),
+        ("self.value", merge_heads(core.v)),
+        ("self.weights", core.weights()),
+        ("self.context", cache.output.x),
+        ("output.dense", update),
+    ]
+    norm_name, before, after = _around(p, "LayerNorm", "output.LayerNorm", config, x, update, cache.query.x, None)
+    steps = [(name + tail, value) for tail, value in (*before, *inner, *after)]
+    return ResidualBlock(name[:-1], x, update, after[-1][1], name + norm_name, norm, steps)
+
+
+def _feed_forward_block(
+    p: View,
+    name: str,
+    config: RobertaPreLayerNormConfig,
+    x: np.ndarray,
+    y: np.ndarray,
+    chunks: list[tuple[LayerNormCache, FeedForwardCache]],
+) -> ResidualBlock:
+    u = _joined([cache.inner.x for _, cache in chunks])
+    activated = _joined([cache.outer.x for _, cache in chunks])
+    hidden, _ = linear(u, *p.affine("intermediate.dense"))
+    update, _ = linear(activated, *p.affine("output.dense"))
+    inner = [("intermediate.dense", hidden), ("intermediate.activation", activated), ("output.dense", update)]
+    norm_name, before, after = _around(p, "intermediate.LayerNorm", "output.LayerNorm", config, x, update, u, y)
+    norm = LayerNormCache(
+        _joined([kept.x_hat for kept, _ in chunks]), _joined([kept.inv_std for kept, _ in chunks]), chunks[0][0].weight
+    )
+    steps = [(name + tail, value) for tail, value in (*before, *inner, *after)]
+    return ResidualBlock(name + "feed_forward", x, update, y, name + norm_name, norm, steps)
+
+
+def _around(
+    p: View,
+    pre: str,
+    post: str,
+    config: RobertaPreLayerNormConfig,
+    x: np.ndarray,
+    update: np.ndarray,
+    u: np.ndarray,
+    y: np.ndarray | None,
+) -> tuple[str, list[Step], list[Step]]:
+    """Which LayerNorm the block has, and the steps before and after its inner ones; the last is the stream after it.
+
+    The names of the parameters tell the order: `pre` stands before the block, `post` after the addition.
+    """
+    total = x + update
+    if pre + ".weight" in p:
+        return pre, [(pre, u)], [("residual", total if y is None else y)]
+    y = layer_norm(total, *p.affine(post), config.layer_norm_eps)[0] if y is None else y
+    return post, [], [("residual", total), (post, y)]
+
+
+def _joined(chunks: list[np.ndarray]) -> np.ndarray:
+    """Chunks of tokens as one array again."""
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+
+
+def all_steps(model: Any, inputs: dict[str, Any]) -> Iterator[Step]:
+    """Every intermediate value of one forward of the whole model, head included, in the order of computation."""
+    require_model(model)
+    output, caches = model._forward(
+        Recording(-1), **inputs, output_hidden_states=True, hidden_states_convention="v4", output_attentions=False
+    )
+    p: View = model._view()
+    config = model.config
+    stream = output.hidden_states
+    yield from _embedding_steps(p.at("embeddings."), config, caches[0], stream[0])
+    for block in residual_blocks(p, config, caches[0], stream):
+        yield from block.steps
+    if "LayerNorm.weight" in p:
+        yield "LayerNorm", layer_norm(stream[-1], *p.affine("LayerNorm"), config.layer_norm_eps)[0]
+    for cache in caches[1:]:
+        yield from _head_steps(model, cache)
+    for name in ("logits", "start_logits", "end_logits", "loss"):
+        if name in output:
+            yield name, output[name]
+
+
+def _embedding_steps(
+    p: View, config: RobertaPreLayerNormConfig, cache: BodyCache, embedded: np.ndarray
+) -> Iterator[Step]:
+    inputs = cache.inputs
+    if inputs.input_ids is not None:
+        yield "embeddings.word_embeddings", p["word_embeddings.weight"][inputs.input_ids]
+    yield "embeddings.token_type_embeddings", p["token_type_embeddings.weight"][inputs.token_type_ids]
+    if config.position_embedding_type == "absolute":
+        yield "embeddings.position_embeddings", p["position_embeddings.weight"][inputs.position_ids]
+    yield "embeddings.LayerNorm", embedded
+
+
+def _head_steps(model: Any, cache: Any) -> Iterator[Step]:
+    p = View(model.params)
+    if isinstance(cache, PoolerCache):
+        yield "pooler.dense", linear(cache.dense.x, *model._view().affine("pooler.dense"))[0]
+        yield "pooler", cache.activation[0]
+    elif isinstance(cache, LMHeadCache):
+        yield "lm_head.dense", linear(cache.dense.x, *p.affine("lm_head.dense"))[0]
+        yield "lm_head.layer_norm", cache.decoder.x
+    elif isinstance(cache, ClassificationHeadCache):
+        yield "classifier.dense", linear(cache.dense.x, *p.affine("classifier.dense"))[0]
+        yield "classifier.activation", cache.out_proj.x
