@@ -1,4 +1,4 @@
-"""The API pages: every example in them runs, and every function that they describe is used in one."""
+"""The API pages: every example in them and in the docstrings runs, and every function that they describe has one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -21,20 +23,31 @@ def examples(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def described(page: Path) -> set[str]:
-    """The public functions of the modules that a page documents, as far as the page does not leave them out."""
-    names: set[str] = set()
+def modules(page: Path) -> list[tuple[ModuleType, set[str]]]:
+    """The modules that a page documents, each with the names that it leaves out."""
+    found = []
     text = page.read_text(encoding="utf-8")
-    for module_name, options in re.findall(r"^\.\. automodule:: (\S+)\n((?:   :.*\n)*)", text, re.MULTILINE):
+    for name, options in re.findall(r"^\.\. automodule:: (\S+)\n((?:   :.*\n)*)", text, re.MULTILINE):
         excluded = re.search(r":exclude-members: (.*)", options)
         left_out = set(excluded.group(1).replace(",", " ").split()) if excluded else set()
-        module = importlib.import_module(module_name)
-        names |= {
-            name
-            for name, value in inspect.getmembers(module, inspect.isfunction)
-            if value.__module__ == module_name and not name.startswith("_") and name not in left_out
-        }
-    return names
+        found.append((importlib.import_module(name), left_out))
+    return found
+
+
+def described(page: Path) -> dict[str, Any]:
+    """The public functions of those modules, by name."""
+    return {
+        name: value
+        for module, left_out in modules(page)
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_") and name not in left_out
+    }
+
+
+def failures(test: doctest.DocTest) -> str:
+    printed: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(test, out=printed.append)
+    return "".join(printed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -45,15 +58,16 @@ def test_every_example_of_the_page_gives_what_it_shows(
     blocks = examples(page)
     assert blocks, f"{page.name} has no example"
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
-    printed: list[str] = []
-    doctest.DocTestRunner(verbose=False).run(test, out=printed.append)
-    assert not printed, "".join(printed)
+    assert not (wrong := failures(test)), wrong
+    for module, _ in modules(page):
+        for own in doctest.DocTestFinder(exclude_empty=True).find(module):
+            assert not (wrong := failures(own)), wrong
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_function_that_the_page_describes_is_in_an_example(page: Path) -> None:
     words = set(re.findall(r"\w+", " ".join(examples(page))))
-    missing = described(page) - words
+    missing = {name for name, value in described(page).items() if name not in words and ">>>" not in str(value.__doc__)}
     assert not missing, f"{page.name} shows no use of {', '.join(sorted(missing))}"
 
 
