@@ -14,8 +14,9 @@ from .layers import EmbeddingsCache, LayerCache, embeddings, embeddings_backward
 from .ops.activations import tanh, tanh_backward
 from .ops.linear import LinearCache, linear
 from .ops.normalization import LayerNormCache, layer_norm
-from .outputs import BaseModelOutput
+from .ops.packed import put_rows, take_rows
 from .params import View
+from .rows import Layouts, Rows, choose_rows, layouts_of, packed_layouts
 
 
 class Recording(NamedTuple):
@@ -39,14 +40,27 @@ class Recording(NamedTuple):
 class LayerInput(NamedTuple):
     """What is kept of a layer whose forward will run again."""
 
-    x: np.ndarray  # (B, T, C)
+    x: np.ndarray  # (N, C)
     seed: int | None  # of its dropout
+
+
+class BodyOutput(NamedTuple):
+    """What comes out of the body; the rest only if it was asked for."""
+
+    hidden: np.ndarray  # (R, C), the rows that are read, after the final LayerNorm
+    rows: Rows
+    hidden_states: tuple[np.ndarray, ...] | None = None  # (B, T, C) each
+    past_key_values: KeyValueCache | None = None
+    attentions: tuple[np.ndarray, ...] | None = None  # (B, H, T, S) each
+    cross_attentions: tuple[np.ndarray, ...] | None = None
 
 
 class BodyCache(NamedTuple):
     """What the backward needs."""
 
     inputs: Inputs
+    rows: Rows
+    layouts: Layouts
     embeddings: EmbeddingsCache | None
     first_layer: int
     layers: list[LayerCache | LayerInput]  # from first_layer on
@@ -58,6 +72,7 @@ def _run_layer(
     p: View,
     config: RobertaPreLayerNormConfig,
     inputs: Inputs,
+    layouts: Layouts,
     index: int,
     seed: int | None,
     slot: LayerSlot | None = None,
@@ -67,14 +82,39 @@ def _run_layer(
         x,
         here,
         config,
-        mask=inputs.bias,
+        layouts.at(index, config.num_hidden_layers),
         head_mask=None if inputs.head_masks is None else inputs.head_masks[index],
         relative=inputs.relative(here, config.position_embedding_type),
         slot=slot,
         encoder_states=inputs.encoder_states,
-        encoder_mask=inputs.encoder_bias,
         rng=None if seed is None else np.random.default_rng(seed),
     )
+
+
+def _final_norm(x: np.ndarray, p: View, config: RobertaPreLayerNormConfig) -> tuple[np.ndarray, LayerNormCache | None]:
+    if not config.family.order.has_final_norm:
+        return x, None
+    return layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
+
+
+def encoder(
+    p: View,
+    config: RobertaPreLayerNormConfig,
+    x: np.ndarray,
+    bounds: np.ndarray,
+    keys: np.ndarray | None,
+    read: np.ndarray | None,
+) -> np.ndarray:
+    """The layers and the final LayerNorm (pre-LN alone), where nothing is kept and only a mask of 2 axes is given.
+
+    x (N, C), rows of B sequences one after another, of which each begins at its `bounds`, (B + 1,). A row sees those
+    of its sequence that are `keys`, (N,) booleans (None: all; where none is one, all alike). -> (N, C), or with
+    `read`, (R,) ascending, these rows alone, (R, C).
+    """
+    layouts = packed_layouts(bounds, keys, read, x.dtype)
+    for index in range(config.num_hidden_layers):
+        x, _ = layer(x, p.at(f"encoder.layer.{index}."), config, layouts.at(index, config.num_hidden_layers))
+    return _final_norm(x, p, config)[0]
 
 
 def body(
@@ -82,39 +122,46 @@ def body(
     config: RobertaPreLayerNormConfig,
     inputs: Inputs,
     *,
+    wanted: np.ndarray | None = None,
     attentions: bool = False,
     hidden_states: str | None = None,
     use_cache: bool = False,
     record: Recording | None = None,
-) -> tuple[BaseModelOutput, BodyCache | None]:
-    """Embeddings -> N layers -> final LayerNorm (pre-LN alone), keeping on the way what is asked for.
+) -> tuple[BodyOutput, BodyCache | None]:
+    """Embeddings -> layers -> final LayerNorm (pre-LN alone), keeping on the way what is asked for.
 
-    `hidden_states` is a convention: "v5" ends with the output of the final LayerNorm, "v4" with its input. Without
-    `record` nothing is kept for a backward.
+    `wanted` are the tokens that somebody reads, (B, T) booleans; None: all. `hidden_states` is a convention: "v5" ends
+    with the output of the final LayerNorm, "v4" with its input. Without `record` nothing is kept for a backward.
     """
     count = config.num_hidden_layers
     first, rng, recompute = record or Recording(count + 1)
     # each layer has a generator of its own, so that its dropout can be drawn again
     seeds: list[int | None] = [None] * count if rng is None else [int(n) for n in rng.integers(1 << 62, size=count)]
+    # hidden states and attentions are of every row, and distances are counted along rows without gaps
+    whole = bool(hidden_states) or attentions or inputs.distances is not None
+    rows = choose_rows(inputs, wanted, whole)
     x, embeddings_cache = embeddings(
         p.at("embeddings."),
         config,
-        inputs.input_ids,
-        inputs.inputs_embeds,
-        inputs.token_type_ids,
-        inputs.position_ids,
+        None if inputs.input_ids is None else rows.pack(inputs.input_ids),
+        None if inputs.inputs_embeds is None else rows.pack(inputs.inputs_embeds),
+        rows.pack(inputs.token_type_ids),
+        rows.pack(inputs.position_ids),
         rng,
     )
-    tokens = x.shape[1]
+    if not (whole or use_cache or record) and inputs.plain:
+        return BodyOutput(encoder(p, config, x, rows.bounds, rows.keys, rows.read), rows), None
+    layouts = layouts_of(rows, inputs, None if whole else rows.read, x.dtype)
+    batch, tokens = rows.shape
     past = inputs.past
     if past is None and use_cache:
-        past = KeyValueCache.empty(config, x.shape[0], x.dtype, tokens)
+        past = KeyValueCache.empty(config, batch, x.dtype, tokens)
     memory = None if past is None else past.extended(tokens)
     stream, own, crossed, cross_key_values = [x], [], [], []
     caches: list[LayerCache | LayerInput] = []
     for index, seed in enumerate(seeds):
         slot = None if memory is None else memory.slot(index, tokens)
-        y, cache = _run_layer(x, p, config, inputs, index, seed, slot)
+        y, cache = _run_layer(x, p, config, inputs, layouts, index, seed, slot)
         if index >= first:
             caches.append(LayerInput(x, seed) if recompute else cache)
         if hidden_states:
@@ -124,20 +171,19 @@ def body(
             if cache.cross:
                 crossed.append(cache.cross[1].core.weights())
         if use_cache and cache.cross:
-            cross_key_values.append((cache.cross[1].core.k, cache.cross[1].core.v))
+            cross_key_values.append(cache.cross[1].key_values(config.num_attention_heads, inputs.encoder_tokens))
         x = y
-    last, norm_cache = x, None
-    if config.family.order.has_final_norm:
-        last, norm_cache = layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
+    last, norm_cache = _final_norm(x, p, config)
     if hidden_states == "v5":
         stream[-1] = last
     if memory is not None and not use_cache:
         memory.release(tokens)
     elif memory is not None and cross_key_values and not memory.has_cross:
         memory = memory.with_cross(cross_key_values)
-    output = BaseModelOutput(
-        last_hidden_state=last,
-        hidden_states=tuple(stream) if hidden_states else None,
+    output = BodyOutput(
+        take_rows(last, rows.read if whole else None),
+        rows,
+        hidden_states=tuple(x.reshape(batch, tokens, x.shape[1]) for x in stream) if hidden_states else None,
         past_key_values=memory if use_cache else None,
         attentions=tuple(own) if attentions else None,
         cross_attentions=tuple(crossed) if crossed else None,
@@ -145,22 +191,25 @@ def body(
     if record is None:
         return output, None
     kept = embeddings_cache if first < 0 else None
-    return output, BodyCache(inputs, kept, max(first, 0), caches, norm_cache if first <= count else None)
+    norm = norm_cache if first <= count else None
+    return output, BodyCache(inputs, rows, layouts, kept, max(first, 0), caches, norm)
 
 
 def body_backward(
-    dlast: np.ndarray, cache: BodyCache, p: View, config: RobertaPreLayerNormConfig, g: GradientView
+    dhidden: np.ndarray, cache: BodyCache, p: View, config: RobertaPreLayerNormConfig, g: GradientView
 ) -> None:
-    """Down the stack, as far as anything was kept. dlast (B, T, C) is the gradient of the last hidden state."""
-    dx = dlast if cache.norm is None else g.norm("LayerNorm", dlast, cache.norm)
+    """Down the stack, as far as anything was kept. dhidden (R, C) is the gradient of the rows that are read."""
+    if cache.layouts.last.read is None:  # they were read only after the last layer
+        dhidden = put_rows(dhidden, cache.rows.read, cache.rows.count)
+    dx = dhidden if cache.norm is None else g.norm("LayerNorm", dhidden, cache.norm)
     for index in reversed(range(cache.first_layer, config.num_hidden_layers)):
         kept = cache.layers.pop()  # its memory is given back as soon as it is used, so a cache serves one backward
         if isinstance(kept, LayerInput):
-            _, kept = _run_layer(kept.x, p, config, cache.inputs, index, kept.seed)
+            _, kept = _run_layer(kept.x, p, config, cache.inputs, cache.layouts, index, kept.seed)
         dx = layer_backward(dx, kept, g.at(f"encoder.layer.{index}."), config, index)
     if cache.embeddings is not None:
         dwords = embeddings_backward(dx, cache.embeddings, g.at("embeddings."), config)
-        g.gradients.add("inputs_embeds", dwords)
+        g.gradients.add("inputs_embeds", cache.rows.pack_backward(dwords))
 
 
 class PoolerCache(NamedTuple):
@@ -171,14 +220,14 @@ class PoolerCache(NamedTuple):
 
 
 def pooler(p: View, hidden: np.ndarray) -> tuple[np.ndarray, PoolerCache]:
-    """tanh of a linear map of row 0. (B, T, C) -> (B, C)."""
-    h, dense_cache = linear(hidden[:, 0], *p.affine("pooler.dense"))
+    """tanh of a linear map of each sequence's first row. (B, C) -> (B, C)."""
+    h, dense_cache = linear(hidden, *p.affine("pooler.dense"))
     y, activation_cache = tanh(h)
     return y, PoolerCache(dense_cache, activation_cache)
 
 
 def pooler_backward(dy: np.ndarray, cache: PoolerCache, g: GradientView) -> np.ndarray:
-    """The gradient of row 0. (B, C)."""
+    """The gradient of the first rows. (B, C)."""
     dh = tanh_backward(dy, cache.activation)
     return g.linear("pooler.dense", dh, cache.dense)
 

@@ -19,6 +19,7 @@ from .heads import (
     label_loss_backward,
     linear_head,
     linear_head_backward,
+    real_and_labelled,
     sequence_loss,
     sequence_loss_backward,
     span_loss,
@@ -30,6 +31,7 @@ from .layers import Rng
 from .model import BodyModel, output_gradient
 from .outputs import ClassifierOutput, QuestionAnsweringOutput
 from .params import Shapes, View, linear_shapes
+from .rows import everything, first
 
 
 class RobertaPreLayerNormForSequenceClassification(BodyModel):
@@ -70,9 +72,8 @@ class RobertaPreLayerNormForSequenceClassification(BodyModel):
         return self.finish(output, return_dict)
 
     def _forward(self, record: Recording | None, labels: Any = None, **inputs: Any) -> tuple[ClassifierOutput, Any]:
-        out, body_cache = self._body(record, **inputs)
-        hidden = out.last_hidden_state
-        logits, head_cache = self._head(hidden, record.rng if record else None)
+        out, body_cache = self._body(record, reading=first, **inputs)
+        logits, head_cache = self._head(out.hidden, record.rng if record else None)
         loss, loss_cache = None, None
         if labels is not None:
             array = as_array("labels", labels)
@@ -80,16 +81,15 @@ class RobertaPreLayerNormForSequenceClassification(BodyModel):
             loss, loss_cache = sequence_loss(logits, array, problem_type)
             self.config.problem_type = problem_type  # only now: labels that do not fit shall not decide it
         output = ClassifierOutput(loss, logits, out.hidden_states, out.attentions)
-        return output, (body_cache, head_cache, loss_cache, logits.shape, hidden.shape)
+        return output, (body_cache, head_cache, loss_cache, logits.shape)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, head_cache, loss_cache, shape, hidden_shape = cache
+        body_cache, head_cache, loss_cache, shape = cache
         from_loss = None
         if "loss" in d:
             assert self.config.problem_type is not None, "the forward with labels settles it"
             from_loss = sequence_loss_backward(d["loss"], loss_cache, self.config.problem_type)
-        dhidden = np.zeros(hidden_shape, self.dtype)
-        dhidden[:, 0] = self._head_backward(output_gradient(d, shape, from_loss), head_cache, g)
+        dhidden = self._head_backward(output_gradient(d, shape, from_loss), head_cache, g)
         self._body_backward(dhidden, body_cache, g)
 
     def _head(self, hidden: np.ndarray, rng: Rng) -> tuple[np.ndarray, Any]:
@@ -152,26 +152,24 @@ class RobertaPreLayerNormForMultipleChoice(BodyModel):
                 raise InputError(f"{name} has shape {array.shape}; expected {shape}, as many choices in all, 1 or more")
             choices = array.shape[1]
             inputs[name] = array.reshape(array.shape[0] * choices, *array.shape[2:])  # (B * choices, T)
-        out, body_cache = self._body(record, **inputs)
-        pooled, pooler_cache = pooler(self._view(), out.last_hidden_state)
+        out, body_cache = self._body(record, reading=first, **inputs)
+        pooled, pooler_cache = pooler(self._view(), out.hidden)
         scores, head_cache = linear_head(
             View(self.params), "classifier", pooled, self._dropout(), record.rng if record else None
         )
         logits = scores.reshape(-1, choices)  # (B * choices, 1) -> (B, choices)
         loss, loss_cache = (None, None) if labels is None else label_loss(logits, labels)
         output = ClassifierOutput(loss, logits, out.hidden_states, out.attentions)
-        hidden_shape = out.last_hidden_state.shape
-        return output, (body_cache, pooler_cache, head_cache, loss_cache, scores.shape, hidden_shape, choices)
+        return output, (body_cache, pooler_cache, head_cache, loss_cache, scores.shape, choices)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, pooler_cache, head_cache, loss_cache, shape, hidden_shape, choices = cache
+        body_cache, pooler_cache, head_cache, loss_cache, shape, choices = cache
         from_loss = label_loss_backward(d["loss"], loss_cache, (-1,)) if "loss" in d else None
         flat = {name: value.reshape(-1) for name, value in d.items()}
         dpooled = linear_head_backward(
             output_gradient(flat, shape, from_loss), head_cache, GradientView(g), "classifier"
         )
-        dhidden = np.zeros(hidden_shape, self.dtype)
-        dhidden[:, 0] = pooler_backward(dpooled, pooler_cache, GradientView(g, self.base_prefix))
+        dhidden = pooler_backward(dpooled, pooler_cache, GradientView(g, self.base_prefix))
         self._body_backward(dhidden, body_cache, g)
         g.regroup("inputs_embeds", choices)
 
@@ -210,20 +208,25 @@ class RobertaPreLayerNormForTokenClassification(BodyModel):
         output, _ = self._forward(None, labels, input_ids=input_ids, attention_mask=attention_mask, **inputs)
         return self.finish(output, return_dict)
 
-    def _forward(self, record: Recording | None, labels: Any = None, **inputs: Any) -> tuple[ClassifierOutput, Any]:
-        out, body_cache = self._body(record, **inputs)
+    def _forward(
+        self, record: Recording | None, labels: Any = None, packed: bool = False, **inputs: Any
+    ) -> tuple[ClassifierOutput, Any]:
+        reading = real_and_labelled(labels) if packed and labels is not None else None
+        out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
         drop = classifier_dropout(self.config)
-        logits, head_cache = linear_head(
-            View(self.params), "classifier", out.last_hidden_state, drop, record.rng if record else None
+        scores, head_cache = linear_head(
+            View(self.params), "classifier", out.hidden, drop, record.rng if record else None
         )
+        logits = out.rows.unpack(scores)  # (R, K) -> (B, T, K)
         loss, loss_cache = (None, None) if labels is None else label_loss(logits, labels)
         output = ClassifierOutput(loss, logits, out.hidden_states, out.attentions)
-        return output, (body_cache, head_cache, loss_cache, logits.shape)
+        return output, (body_cache, head_cache, loss_cache, logits.shape, out.rows)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, head_cache, loss_cache, shape = cache
+        body_cache, head_cache, loss_cache, shape, rows = cache
         from_loss = label_loss_backward(d["loss"], loss_cache, shape) if "loss" in d else None
-        dhidden = linear_head_backward(output_gradient(d, shape, from_loss), head_cache, GradientView(g), "classifier")
+        dscores = rows.unpack_backward(output_gradient(d, shape, from_loss))  # (B, T, K) -> (R, K)
+        dhidden = linear_head_backward(dscores, head_cache, GradientView(g), "classifier")
         self._body_backward(dhidden, body_cache, g)
 
 
@@ -269,20 +272,21 @@ class RobertaPreLayerNormForQuestionAnswering(BodyModel):
     def _forward(
         self, record: Recording | None, start_positions: Any = None, end_positions: Any = None, **inputs: Any
     ) -> tuple[QuestionAnsweringOutput, Any]:
-        out, body_cache = self._body(record, **inputs)
-        logits, head_cache = linear_head(View(self.params), "qa_outputs", out.last_hidden_state)
+        has_loss = start_positions is not None and end_positions is not None
+        # the loss is a softmax over every token of a row, padding included
+        out, body_cache = self._body(record, reading=everything if has_loss else None, **inputs)
+        scores, head_cache = linear_head(View(self.params), "qa_outputs", out.hidden)
+        logits = out.rows.unpack(scores)  # (R, 2) -> (B, T, 2)
         start, end = (np.ascontiguousarray(logits[..., i]) for i in (0, 1))  # (B, T, 2) -> (B, T) each
-        loss, loss_cache = None, None
-        if start_positions is not None and end_positions is not None:
-            loss, loss_cache = span_loss(logits, start_positions, end_positions)
+        loss, loss_cache = span_loss(logits, start_positions, end_positions) if has_loss else (None, None)
         output = QuestionAnsweringOutput(loss, start, end, out.hidden_states, out.attentions)
-        return output, (body_cache, head_cache, loss_cache, logits.shape)
+        return output, (body_cache, head_cache, loss_cache, logits.shape, out.rows)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, head_cache, loss_cache, shape = cache
+        body_cache, head_cache, loss_cache, shape, rows = cache
         dlogits = span_loss_backward(d["loss"], loss_cache) if "loss" in d else np.zeros(shape, self.dtype)
         for index, name in enumerate(("start_logits", "end_logits")):
             if name in d:
                 dlogits[..., index] += d[name]
-        dhidden = linear_head_backward(dlogits, head_cache, GradientView(g), "qa_outputs")
+        dhidden = linear_head_backward(rows.unpack_backward(dlogits), head_cache, GradientView(g), "qa_outputs")
         self._body_backward(dhidden, body_cache, g)

@@ -29,6 +29,7 @@ from .ops.losses import (
 )
 from .ops.normalization import LayerNormCache, layer_norm
 from .params import View
+from .rows import Reading
 
 IGNORE = -100
 
@@ -95,8 +96,8 @@ class ClassificationHeadCache(NamedTuple):
 def classification_head(
     p: View, hidden: np.ndarray, drop: float, rng: Rng = None
 ) -> tuple[np.ndarray, ClassificationHeadCache]:
-    """A linear map of tanh of a linear map of row 0, dropout before each. (B, T, C) -> (B, K)."""
-    x, dropped = dropout(hidden[:, 0], drop, rng)
+    """A linear map of tanh of a linear map of each sequence's first row, dropout before each. (B, C) -> (B, K)."""
+    x, dropped = dropout(hidden, drop, rng)
     x, dense_cache = linear(x, *p.affine("classifier.dense"))
     x, activation_cache = tanh(x)
     x, dropped_inner = dropout(x, drop, rng)
@@ -105,7 +106,7 @@ def classification_head(
 
 
 def classification_head_backward(dlogits: np.ndarray, cache: ClassificationHeadCache, g: GradientView) -> np.ndarray:
-    """The gradient of row 0. (B, C)."""
+    """The gradient of the first rows. (B, C)."""
     dx = g.linear("classifier.out_proj", dlogits, cache.out_proj)
     dx = tanh_backward(dropout_backward(dx, cache.dropped_inner), cache.activation)
     dx = g.linear("classifier.dense", dx, cache.dense)
@@ -157,6 +158,16 @@ def label_loss(
 def label_loss_backward(dloss: np.ndarray, cache: CrossEntropyCache, shape: tuple[int, ...]) -> np.ndarray:
     """dlogits, in their shape (..., K)."""
     return cross_entropy_backward(dloss, cache).reshape(shape)
+
+
+def real_and_labelled(labels: Any) -> Reading:
+    """A `Reading`: the tokens that are real, and those that a loss counts, padding or not."""
+
+    def reading(real: np.ndarray) -> np.ndarray:
+        array = as_array("labels", labels)
+        return real | (array != IGNORE) if array.shape == real.shape else real  # else the loss says what is wrong
+
+    return reading
 
 
 def next_token_labels(labels: np.ndarray) -> np.ndarray:

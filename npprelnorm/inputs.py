@@ -24,12 +24,34 @@ class Inputs:
     inputs_embeds: np.ndarray | None  # (B, T, C)
     token_type_ids: np.ndarray  # (B, T)
     position_ids: np.ndarray  # (B, T)
-    bias: np.ndarray | None  # broadcast to (B, H, T, S)
+    mask: np.ndarray | None  # (B, T) booleans, which new tokens are real, if a mask of 2 axes says so
+    bias: np.ndarray | None  # broadcast to (B, H, T, S), where not all queries see alike
     head_masks: np.ndarray | None  # (N, H, 1, 1)
     distances: np.ndarray | None  # (T, S), for relative positions
     encoder_states: np.ndarray | None  # (B, E, C)
     encoder_bias: np.ndarray | None  # broadcast to (B, H, T, E)
     past: KeyValueCache | None
+
+    @property
+    def real(self) -> np.ndarray:
+        """Which new tokens are real, (B, T): all where no mask says so, and where it says that none is."""
+        if self.mask is None:
+            return np.ones(self.position_ids.shape, np.bool_)
+        return self.mask | ~self.mask.any(axis=1, keepdims=True)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a mask of 2 axes is all that there is besides tokens."""
+        extras = (self.bias, self.head_masks, self.distances, self.encoder_states, self.past)
+        return all(extra is None for extra in extras)
+
+    @property
+    def encoder_tokens(self) -> int:
+        """How many tokens cross-attention looks at; 0 where there is none."""
+        cached = self.past[0].cross_key if self.past is not None else None
+        if cached is not None:
+            return int(cached.shape[2])
+        return 0 if self.encoder_states is None else self.encoder_states.shape[1]
 
     def relative(self, layer: View, position_type: str) -> Relative | None:
         """The distances together with one layer's table."""
@@ -116,6 +138,7 @@ def prepare(
             stacklevel=5,  # the caller of the model
         )
     heads = config.num_attention_heads
+    real = masks.token_mask(mask, batch=batch, heads=heads, tokens=tokens, past=past_length)
     bias = masks.attention_bias(
         mask, batch=batch, heads=heads, tokens=tokens, past=past_length, causal=config.is_decoder, dtype=dtype
     )
@@ -131,6 +154,7 @@ def prepare(
         inputs_embeds=embeds,
         token_type_ids=_token_types(config, token_type_ids, batch, tokens),
         position_ids=_positions(config, position_ids, ids, batch, tokens, past_length),
+        mask=None if real is None else real[:, past_length:],
         bias=bias,
         head_masks=_head_masks(config, head_mask, dtype),
         distances=distances,

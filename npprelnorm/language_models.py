@@ -15,11 +15,21 @@ from .config import RobertaPreLayerNormConfig
 from .errors import InputError, InputWarning
 from .generation.settings import GenerationSettings
 from .gradients import Gradients, GradientView
-from .heads import IGNORE, label_loss, label_loss_backward, lm_head, lm_head_backward, next_token_labels
+from .heads import (
+    IGNORE,
+    label_loss,
+    label_loss_backward,
+    lm_head,
+    lm_head_backward,
+    next_token_labels,
+    real_and_labelled,
+)
 from .inputs import as_array, as_floats
 from .model import BodyModel, output_gradient
+from .ops.packed import put_rows
 from .outputs import CausalLMOutput, MaskedLMOutput
 from .params import Params, Shapes, View, linear_shapes, norm_shapes
+from .rows import Reading
 
 
 class LMModel(BodyModel):
@@ -96,26 +106,36 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
         return self.finish(output, return_dict)
 
     def _forward(
-        self, record: Recording | None, labels: Any = None, labelled_only: bool = False, **inputs: Any
+        self,
+        record: Recording | None,
+        labels: Any = None,
+        labelled_only: bool = False,
+        packed: bool = False,
+        **inputs: Any,
     ) -> tuple[MaskedLMOutput, Any]:
-        out, body_cache = self._body(record, **inputs)
-        hidden, kept = out.last_hidden_state, None
+        reading: Reading | None = None
         if labelled_only:
-            kept, labels = _labelled(labels, hidden.shape[:2])
-            hidden = hidden[kept]  # (B, T, C) -> (N, C)
-        logits, head_cache = self._lm_head(hidden)
+            reading = _labelled(labels)
+        elif packed and labels is not None:
+            reading = real_and_labelled(labels)
+        out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
+        logits, head_cache = self._lm_head(out.hidden)  # (R, C) -> (R, V)
+        if labelled_only:
+            own = np.asarray(labels)
+            labels = own[own != IGNORE]
+        else:
+            logits = out.rows.unpack(logits)  # (R, V) -> (B, T, V)
         loss, loss_cache = (None, None) if labels is None else label_loss(logits, labels)
         output = MaskedLMOutput(loss, logits, out.hidden_states, out.attentions)
-        return output, (body_cache, head_cache, loss_cache, logits.shape, kept)
+        return output, (body_cache, head_cache, loss_cache, logits.shape, None if labelled_only else out.rows)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, head_cache, loss_cache, shape, kept = cache
+        body_cache, head_cache, loss_cache, shape, rows = cache
         from_loss = label_loss_backward(d["loss"], loss_cache, shape) if "loss" in d else None
-        dhidden = self._lm_head_backward(output_gradient(d, shape, from_loss), head_cache, g)
-        if kept is not None:
-            dkept, dhidden = dhidden, np.zeros((*kept.shape, dhidden.shape[-1]), dhidden.dtype)
-            dhidden[kept] = dkept  # undoes hidden[kept]: (N, C) -> (B, T, C)
-        self._body_backward(dhidden, body_cache, g)
+        dlogits = output_gradient(d, shape, from_loss)
+        if rows is not None:
+            dlogits = rows.unpack_backward(dlogits)  # (B, T, V) -> (R, V)
+        self._body_backward(self._lm_head_backward(dlogits, head_cache, g), body_cache, g)
 
 
 class RobertaPreLayerNormForCausalLM(LMModel):
@@ -271,6 +291,7 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         logits_to_keep: Any = 0,
         num_items_in_batch: float | None = None,
         shift_labels: Any = None,
+        packed: bool = False,
         **inputs: Any,
     ) -> tuple[CausalLMOutput, Any]:
         if not self.config.is_decoder:
@@ -280,38 +301,67 @@ class RobertaPreLayerNormForCausalLM(LMModel):
                 InputWarning,
                 stacklevel=3,
             )
-        out, body_cache = self._body(record, **inputs)
-        kept = _kept_positions(out.last_hidden_state.shape[1], logits_to_keep)
-        logits, head_cache = self._lm_head(out.last_hidden_state[:, kept])  # (B, T, C) -> (B, K, V)
-        loss, loss_cache = None, None
+        next_labels = None
         if labels is not None:
-            if shift_labels is None:
-                own = as_array("labels", labels)
-                shift_labels = next_token_labels(own) if own.ndim == 2 else own
-            loss, loss_cache = label_loss(logits, shift_labels, divisor=_item_count(num_items_in_batch))
+            next_labels = as_array("labels", labels if shift_labels is None else shift_labels)
+            if shift_labels is None and next_labels.ndim == 2:
+                next_labels = next_token_labels(next_labels)
+
+        def reading(real: np.ndarray) -> np.ndarray:
+            return _kept(_kept_positions(real.shape[1], logits_to_keep), real, next_labels, packed)
+
+        out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
+        positions = _kept_positions(out.rows.shape[1], logits_to_keep)
+        number = out.rows.unpack(np.arange(1, len(out.hidden) + 1))[:, positions]  # (B, K) of R, from 1; 0: not there
+        there = None if number.all() else number > 0
+        kept = number.reshape(-1) - 1 if there is None else number[there] - 1
+        logits, head_cache = self._lm_head(out.hidden[kept])  # (R, C) -> (kept, V)
+        logits = put_rows(logits, None if there is None else np.flatnonzero(there), number.size)
+        logits = logits.reshape(*number.shape, -1)  # (B*K, V) -> (B, K, V)
+        loss, loss_cache = None, None
+        if next_labels is not None:
+            loss, loss_cache = label_loss(logits, next_labels, divisor=_item_count(num_items_in_batch))
         output = CausalLMOutput(
             loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions
         )
-        return output, (body_cache, head_cache, loss_cache, logits.shape, kept, out.last_hidden_state.shape)
+        return output, (body_cache, head_cache, loss_cache, logits.shape, there, kept, out.hidden.shape)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, head_cache, loss_cache, shape, kept, hidden_shape = cache
+        body_cache, head_cache, loss_cache, shape, there, kept, hidden_shape = cache
         from_loss = label_loss_backward(d["loss"], loss_cache, shape) if "loss" in d else None
-        dkept = self._lm_head_backward(output_gradient(d, shape, from_loss), head_cache, g)
+        dlogits = output_gradient(d, shape, from_loss)
+        dlogits = dlogits.reshape(-1, shape[-1]) if there is None else dlogits[there]  # (B, K, V) -> (kept, V)
+        dkept = self._lm_head_backward(dlogits, head_cache, g)
         dhidden = np.zeros(hidden_shape, self.dtype)
-        np.add.at(dhidden.swapaxes(0, 1), kept, dkept.swapaxes(0, 1))  # a position may be kept twice
+        np.add.at(dhidden, kept, dkept)  # a position may be kept twice
         self._body_backward(dhidden, body_cache, g)
 
 
-def _labelled(labels: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens have a label that counts, (B, T) booleans, and their labels, (N,)."""
+def _labelled(labels: Any) -> Reading:
+    """A `Reading`: the tokens with a label that counts."""
     if labels is None:
         raise InputError("labelled_only=True asks for the labelled tokens, but there are no labels; give labels")
     array = as_array("labels", labels)
-    if array.shape != shape:
-        raise InputError(f"labels has shape {array.shape}; expected {shape}, as the tokens")
-    kept = array != IGNORE
-    return kept, array[kept]
+
+    def reading(real: np.ndarray) -> np.ndarray:
+        if array.shape != real.shape:
+            raise InputError(f"labels has shape {array.shape}; expected {real.shape}, as the tokens")
+        result: np.ndarray = array != IGNORE
+        return result
+
+    return reading
+
+
+def _kept(positions: np.ndarray, real: np.ndarray, next_labels: np.ndarray | None, packed: bool) -> np.ndarray:
+    """Which tokens get logits, (B, T) booleans: those at `positions`; of padding, if packed, the labelled ones."""
+    wanted = np.zeros_like(real)
+    wanted[:, positions] = True
+    if packed:
+        labelled = np.zeros_like(real)
+        if next_labels is not None and next_labels.shape == (real.shape[0], positions.size):
+            np.logical_or.at(labelled.T, positions, (next_labels != IGNORE).T)
+        wanted &= real | labelled
+    return wanted
 
 
 def _item_count(value: Any) -> float | None:

@@ -2,6 +2,10 @@
 
 Parameters come as a `View` of the flat dict, so that a name here is the tail of a checkpoint name; the
 gradients of parameters go into `g`, a view of the same names. Dropout happens only where a random generator is given.
+
+Everything but attention treats each token by itself, so tokens come as rows, sequence after sequence, (N, C): B*T of
+them, or fewer where padding is left out (`rows.py`). A `Layout` says who meets whom. In the last layer the R rows that
+somebody reads are enough, R <= N, so that only their queries are asked for.
 """
 
 from __future__ import annotations
@@ -17,23 +21,39 @@ from .config import RobertaPreLayerNormConfig
 from .family import POST_LN, PRE_LN
 from .gradients import GradientView
 from .ops.activations import ACTIVATIONS
-from .ops.attention import AttentionCache, Relative, attention, attention_backward, merge_heads, split_heads
+from .ops.attention import Relative
 from .ops.dropout import DropoutCache, dropout, dropout_backward
 from .ops.embedding import EmbeddingCache, embedding, embedding_backward
 from .ops.linear import LinearCache, linear
 from .ops.normalization import LayerNormCache, layer_norm
+from .ops.packed import (
+    PackedAttentionCache,
+    of_sequences,
+    packed_attention,
+    packed_attention_backward,
+    put_rows,
+    take_rows,
+)
 from .params import View
+from .rows import Layout
 
 Rng = np.random.Generator | None
 
 
 def pre_ln(
-    f: Callable[[np.ndarray], tuple[np.ndarray, Any]], x: np.ndarray, norm: tuple[np.ndarray, np.ndarray], eps: float
+    f: Callable[[np.ndarray], tuple[np.ndarray, Any]],
+    x: np.ndarray,
+    norm: tuple[np.ndarray, np.ndarray],
+    eps: float,
+    read: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[LayerNormCache, Any]]:
-    """y = x + f(LN(x)): the identity path from x to y is untouched. Xiong et al. 2020, arXiv:2002.04745, table 1."""
+    """y = x + f(LN(x)): the identity path from x to y is untouched. Xiong et al. 2020, arXiv:2002.04745, table 1.
+
+    Where f gives only the rows that are `read`, y has these alone.
+    """
     u, norm_cache = layer_norm(x, *norm, eps)
     h, f_cache = f(u)
-    return x + h, (norm_cache, f_cache)
+    return take_rows(x, read) + h, (norm_cache, f_cache)
 
 
 def pre_ln_backward(
@@ -42,19 +62,24 @@ def pre_ln_backward(
     cache: tuple[LayerNormCache, Any],
     g: GradientView,
     norm: str,
+    read: np.ndarray | None = None,
 ) -> np.ndarray:
     """dx = dy + LN'(f'(dy)): what arrives at y reaches x untouched, and a second share comes through the block."""
     norm_cache, f_cache = cache
     du = f_backward(dy, f_cache)  # undoes f(u)
-    return dy + g.norm(norm, du, norm_cache)  # undoes LN, and joins the identity path
+    return put_rows(dy, read, len(du)) + g.norm(norm, du, norm_cache)  # undoes LN, and joins the identity path
 
 
 def post_ln(
-    f: Callable[[np.ndarray], tuple[np.ndarray, Any]], x: np.ndarray, norm: tuple[np.ndarray, np.ndarray], eps: float
+    f: Callable[[np.ndarray], tuple[np.ndarray, Any]],
+    x: np.ndarray,
+    norm: tuple[np.ndarray, np.ndarray],
+    eps: float,
+    read: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[LayerNormCache, Any]]:
     """y = LN(x + f(x)): the order of the first Transformer, of BERT and of RoBERTa. arXiv:2002.04745, table 1."""
     h, f_cache = f(x)
-    y, norm_cache = layer_norm(x + h, *norm, eps)
+    y, norm_cache = layer_norm(take_rows(x, read) + h, *norm, eps)
     return y, (norm_cache, f_cache)
 
 
@@ -64,11 +89,13 @@ def post_ln_backward(
     cache: tuple[LayerNormCache, Any],
     g: GradientView,
     norm: str,
+    read: np.ndarray | None = None,
 ) -> np.ndarray:
     """d = LN'(dy), dx = d + f'(d): on its way down, every gradient passes a LayerNorm in every layer."""
     norm_cache, f_cache = cache
     d = g.norm(norm, dy, norm_cache)  # undoes LN
-    return d + f_backward(d, f_cache)  # undoes f(x), and joins the identity path
+    dx = f_backward(d, f_cache)  # undoes f(x)
+    return put_rows(d, read, len(dx)) + dx  # joins the identity path
 
 
 # the residual blocks of either order, forward and backward
@@ -94,7 +121,7 @@ def embeddings(
     position_ids: np.ndarray,
     rng: Rng = None,
 ) -> tuple[np.ndarray, EmbeddingsCache]:
-    """LN(word + token type + position). Ids (B, T), or embeds (B, T, C) in place of the words -> (B, T, C).
+    """LN(word + token type + position). Ids (N,), or embeds (N, C) in place of the words -> (N, C).
 
     With relative positions the position table exists but is not added.
     """
@@ -117,7 +144,7 @@ def embeddings(
 def embeddings_backward(
     dy: np.ndarray, cache: EmbeddingsCache, g: GradientView, config: RobertaPreLayerNormConfig
 ) -> np.ndarray:
-    """Gradients of the three tables and the LayerNorm; returns that of the word vectors, (B, T, C).
+    """Gradients of the three tables and the LayerNorm; returns that of the word vectors, (N, C).
 
     The padding row of the word and position tables is never trained through a look-up, as in torch.
     """
@@ -133,64 +160,77 @@ def embeddings_backward(
 
 
 class AttentionBlockCache(NamedTuple):
-    """What the backward needs; `core` also holds the weights and the keys and values that a caller may ask for."""
+    """What the backward needs, and the keys, values and weights that a caller may ask for."""
 
     query: LinearCache
     key: LinearCache | None  # None where the keys and values came from a key/value cache
     value: LinearCache | None
-    core: AttentionCache
+    k: np.ndarray  # (N, C), or (B, H, S, D) where a key/value cache was or will be
+    v: np.ndarray
+    core: PackedAttentionCache
     output: LinearCache
     dropped: DropoutCache | None
+
+    def key_values(self, heads: int, seen: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of sequences that have `seen` of them each, (B, H, S, D)."""
+        k, v = (x if x.ndim == 4 else of_sequences(x, seen, heads) for x in (self.k, self.v))
+        return k, v
 
 
 def self_attention(
     u: np.ndarray,
     p: View,
     config: RobertaPreLayerNormConfig,
-    mask: np.ndarray | None,
+    layout: Layout,
     *,
     head_mask: np.ndarray | None = None,
     relative: Relative | None = None,
     slot: LayerSlot | None = None,
     rng: Rng = None,
 ) -> tuple[np.ndarray, AttentionBlockCache]:
-    """Every token looks at every token, and at those of the key/value cache. u (B, T, C) -> (B, T, C)."""
+    """The tokens that are read look at all of their sequence, and of the key/value cache. u (N, C) -> (R, C)."""
     heads = config.num_attention_heads
-    q, query_cache = linear(u, *p.affine("self.query"))
+    q, query_cache = linear(take_rows(u, layout.read), *p.affine("self.query"))
     k, key_cache = linear(u, *p.affine("self.key"))
     v, value_cache = linear(u, *p.affine("self.value"))
-    q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)  # (B, T, C) -> (B, H, T, D)
     if slot is not None:
-        k, v = slot.add(k, v)  # (B, H, T, D) -> (B, H, S, D), S = past + T
-    context, core = attention(
-        q, k, v, mask, head_mask=head_mask, relative=relative, drop=config.attention_probs_dropout_prob, rng=rng
-    )
-    y, output_cache = linear(merge_heads(context), *p.affine("output.dense"))
+        # (B*T, C) -> (B, H, T, D) -> (B, H, S, D), S = past + T
+        k, v = slot.add(of_sequences(k, layout.tokens, heads), of_sequences(v, layout.tokens, heads))
+    context, core = packed_attention(
+        q, k, v, layout.own, heads,
+        head_mask=head_mask, relative=relative, drop=config.attention_probs_dropout_prob, rng=rng,
+    )  # fmt: skip
+    y, output_cache = linear(context, *p.affine("output.dense"))
     y, dropped = dropout(y, config.hidden_dropout_prob, rng)
-    return y, AttentionBlockCache(query_cache, key_cache, value_cache, core, output_cache, dropped)
+    return y, AttentionBlockCache(query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
 
 
 def _core_backward(
     dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What both attentions share, down to the projections: dy (B, T, C) -> dq (B, T, C), dk and dv (B, S, C)."""
+    """What both attentions share, down to the projections: dy (R, C) -> dq (R, C), dk and dv (N, C)."""
     dcontext = g.linear("output.dense", dropout_backward(dy, cache.dropped), cache.output)
-    gradients = attention_backward(split_heads(dcontext, config.num_attention_heads), cache.core)
+    gradients = packed_attention_backward(dcontext, cache.core, config.num_attention_heads, len(cache.k))
     if gradients.dtable is not None:
         g.add("self.distance_embedding.weight", gradients.dtable)
     if gradients.dhead_mask is not None:
         g.gradients.add_layer("head_mask", index, config.num_hidden_layers, gradients.dhead_mask.reshape(-1))
-    return merge_heads(gradients.dq), merge_heads(gradients.dk), merge_heads(gradients.dv)
+    return gradients.dq, gradients.dk, gradients.dv
 
 
 def self_attention_backward(
-    dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
+    dy: np.ndarray,
+    cache: AttentionBlockCache,
+    g: GradientView,
+    config: RobertaPreLayerNormConfig,
+    layout: Layout,
+    index: int,
 ) -> np.ndarray:
-    """du: the sum of what comes back through the queries, the keys and the values. (B, T, C)."""
+    """du: the sum of what comes back through the queries, the keys and the values. dy (R, C) -> (N, C)."""
     assert cache.key is not None, "the backward does not go through a key/value cache"
     assert cache.value is not None
     dq, dk, dv = _core_backward(dy, cache, g, config, index)
-    du = g.linear("self.query", dq, cache.query)
+    du = put_rows(g.linear("self.query", dq, cache.query), layout.read, len(dk))
     du += g.linear("self.key", dk, cache.key)
     du += g.linear("self.value", dv, cache.value)
     return du
@@ -200,7 +240,7 @@ def cross_attention(
     u: np.ndarray,
     p: View,
     config: RobertaPreLayerNormConfig,
-    mask: np.ndarray | None,
+    layout: Layout,
     encoder_states: np.ndarray | None,
     *,
     head_mask: np.ndarray | None = None,
@@ -209,11 +249,10 @@ def cross_attention(
 ) -> tuple[np.ndarray, AttentionBlockCache]:
     """Every token looks at the encoder's last states, which are not normalised here again.
 
-    u (B, T, C), encoder_states (B, S, C) or the keys and values already made of them -> (B, T, C).
+    u (R, C), encoder_states (B, S, C) or the keys and values already made of them -> (R, C).
     """
     heads = config.num_attention_heads
     q, query_cache = linear(u, *p.affine("self.query"))
-    q = split_heads(q, heads)
     key_cache = value_cache = None
     if slot is not None and slot.cross_key is not None and slot.cross_value is not None:
         k, v = slot.cross_key, slot.cross_value
@@ -221,17 +260,24 @@ def cross_attention(
         assert encoder_states is not None, "the inputs are checked to hold states or a cache of them"
         k, key_cache = linear(encoder_states, *p.affine("self.key"))
         v, value_cache = linear(encoder_states, *p.affine("self.value"))
-        k, v = split_heads(k, heads), split_heads(v, heads)  # (B, S, C) -> (B, H, S, D)
-    context, core = attention(q, k, v, mask, head_mask=head_mask, drop=config.attention_probs_dropout_prob, rng=rng)
-    y, output_cache = linear(merge_heads(context), *p.affine("output.dense"))
+        k, v = k.reshape(-1, k.shape[-1]), v.reshape(-1, v.shape[-1])  # (B, S, C) -> (B*S, C)
+    context, core = packed_attention(
+        q, k, v, layout.cross, heads, head_mask=head_mask, drop=config.attention_probs_dropout_prob, rng=rng
+    )
+    y, output_cache = linear(context, *p.affine("output.dense"))
     y, dropped = dropout(y, config.hidden_dropout_prob, rng)
-    return y, AttentionBlockCache(query_cache, key_cache, value_cache, core, output_cache, dropped)
+    return y, AttentionBlockCache(query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
 
 
 def cross_attention_backward(
-    dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
+    dy: np.ndarray,
+    cache: AttentionBlockCache,
+    g: GradientView,
+    config: RobertaPreLayerNormConfig,
+    layout: Layout,
+    index: int,
 ) -> np.ndarray:
-    """du through the queries (B, T, C); the keys' and values' share goes to the encoder's states (B, S, C)."""
+    """du through the queries (R, C); the keys' and values' share goes to the encoder's states (B, S, C)."""
     assert cache.key is not None, "the backward does not go through a key/value cache"
     assert cache.value is not None
     dq, dk, dv = _core_backward(dy, cache, g, config, index)
@@ -256,7 +302,7 @@ class FeedForwardCache(NamedTuple):
 def feed_forward(
     u: np.ndarray, p: View, config: RobertaPreLayerNormConfig, rng: Rng = None
 ) -> tuple[np.ndarray, FeedForwardCache]:
-    """act(u W1^T + b1) W2^T + b2, each token by itself. (B, T, C) -> (B, T, F) -> (B, T, C)."""
+    """act(u W1^T + b1) W2^T + b2, each token by itself. (N, C) -> (N, F) -> (N, C)."""
     h, inner_cache = linear(u, *p.affine("intermediate.dense"))
     a, activation_cache = ACTIVATIONS[config.hidden_act][0](h)
     y, outer_cache = linear(a, *p.affine("output.dense"))
@@ -265,7 +311,7 @@ def feed_forward(
 
 
 def feed_forward_backward(dy: np.ndarray, cache: FeedForwardCache, g: GradientView, activation: str) -> np.ndarray:
-    """du. (B, T, C) -> (B, T, F) -> (B, T, C)."""
+    """du. (N, C) -> (N, F) -> (N, C)."""
     da = g.linear("output.dense", dropout_backward(dy, cache.dropped), cache.outer)
     dh = ACTIVATIONS[activation][1](da, cache.activation)
     return g.linear("intermediate.dense", dh, cache.inner)
@@ -274,6 +320,7 @@ def feed_forward_backward(dy: np.ndarray, cache: FeedForwardCache, g: GradientVi
 class LayerCache(NamedTuple):
     """What the backward needs, one entry for each residual block; feed-forward chunks in order."""
 
+    layout: Layout
     attention: tuple[LayerNormCache, AttentionBlockCache]
     cross: tuple[LayerNormCache, AttentionBlockCache] | None
     feed_forward: list[tuple[LayerNormCache, FeedForwardCache]]
@@ -283,73 +330,81 @@ def layer(
     x: np.ndarray,
     p: View,
     config: RobertaPreLayerNormConfig,
+    layout: Layout,
     *,
-    mask: np.ndarray | None,
     head_mask: np.ndarray | None = None,
     relative: Relative | None = None,
     slot: LayerSlot | None = None,
     encoder_states: np.ndarray | None = None,
-    encoder_mask: np.ndarray | None = None,
     rng: Rng = None,
 ) -> tuple[np.ndarray, LayerCache]:
-    """Self-attention, cross-attention where there is something to attend to, feed-forward: each a residual block."""
+    """Self-attention, cross-attention where there is something to attend to, feed-forward: each a residual block.
+
+    x (N, C) -> (R, C), where R is N in all layers but the last.
+    """
     order, eps = config.family.order, config.layer_norm_eps
     residual, _ = RESIDUAL[order]
 
     own = p.at("attention.")
     x, attention_cache = residual(
         lambda u: self_attention(
-            u, own, config, mask, head_mask=head_mask, relative=relative, slot=slot, rng=rng
+            u, own, config, layout, head_mask=head_mask, relative=relative, slot=slot, rng=rng
         ),
-        x, own.affine(order.attention_norm), eps,
+        x, own.affine(order.attention_norm), eps, layout.read,
     )  # fmt: skip
 
     cross_cache = None
-    if encoder_states is not None or (slot is not None and slot.cross_key is not None):
+    if layout.encoder_tokens:
         cross = p.at("crossattention.")
         x, cross_cache = residual(
             lambda u: cross_attention(
-                u, cross, config, encoder_mask, encoder_states, head_mask=head_mask, slot=slot, rng=rng
+                u, cross, config, layout, encoder_states, head_mask=head_mask, slot=slot, rng=rng
             ),
             x, cross.affine(order.attention_norm), eps,
         )  # fmt: skip
 
     # tokens do not meet in the feed-forward block, so it can run on some of them at a time
-    size = config.chunk_size_feed_forward or x.shape[1]
+    starts = _chunks(config, layout, len(x))
     chunks, chunk_caches = [], []
-    for start in range(0, x.shape[1], size):
+    for start in starts:
         y, cache = residual(
             lambda u: feed_forward(u, p, config, rng),
-            x[:, start : start + size], p.affine(order.feed_forward_norm), eps,
+            x[start : start + starts.step], p.affine(order.feed_forward_norm), eps,
         )  # fmt: skip
         chunks.append(y)
         chunk_caches.append(cache)
-    y = chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
-    return y, LayerCache(attention_cache, cross_cache, chunk_caches)
+    y = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    return y, LayerCache(layout, attention_cache, cross_cache, chunk_caches)
+
+
+def _chunks(config: RobertaPreLayerNormConfig, layout: Layout, rows: int) -> range:
+    """Where the chunks begin that go through the feed-forward block: `chunk_size_feed_forward` rows a sequence."""
+    rows = max(rows, 1)  # none is a chunk too
+    return range(0, rows, config.chunk_size_feed_forward * layout.sequences or rows)
 
 
 def layer_backward(
     dy: np.ndarray, cache: LayerCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
 ) -> np.ndarray:
-    """dx, undoing the residual blocks last to first. `index` is the layer's own number."""
+    """dx, undoing the residual blocks last to first. `index` is the layer's own number. dy (R, C) -> (N, C)."""
     order = config.family.order
     _, residual_backward = RESIDUAL[order]
-    size = config.chunk_size_feed_forward or dy.shape[1]
+    starts = _chunks(config, cache.layout, len(dy))
     chunks = [
         residual_backward(
             lambda d, c: feed_forward_backward(d, c, g, config.hidden_act),
-            dy[:, start : start + size], chunk_cache, g, order.feed_forward_norm,
+            dy[start : start + starts.step], chunk_cache, g, order.feed_forward_norm,
         )
-        for start, chunk_cache in zip(range(0, dy.shape[1], size), cache.feed_forward, strict=True)
+        for start, chunk_cache in zip(starts, cache.feed_forward, strict=True)
     ]  # fmt: skip
-    dx = chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+    dx = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
     blocks = (
-        ("crossattention.", cache.cross, cross_attention_backward),
-        ("attention.", cache.attention, self_attention_backward),
+        ("crossattention.", cache.cross, cross_attention_backward, None),
+        ("attention.", cache.attention, self_attention_backward, cache.layout.read),
     )
-    for name, block_cache, f_backward in blocks:
+    for name, block_cache, f_backward, read in blocks:
         if block_cache is not None:
             here = g.at(name)
-            back = partial(f_backward, g=here, config=config, index=index)
-            dx = residual_backward(back, dx, block_cache, here, order.attention_norm)
+            back = partial(f_backward, g=here, config=config, layout=cache.layout, index=index)
+            dx = residual_backward(back, dx, block_cache, here, order.attention_norm, read)
     return dx

@@ -71,6 +71,14 @@ def _additive(name: str, mask: np.ndarray, dtype: np.dtype[np.floating]) -> np.n
     return np.clip(wide, limits.min, limits.max).astype(dtype, copy=False)
 
 
+def token_mask(mask: np.ndarray | None, *, batch: int, heads: int, tokens: int, past: int) -> np.ndarray | None:
+    """A mask of 2 axes, which says what tokens are real, as booleans (B, S); None where there is none of that kind."""
+    if mask is None or mask.ndim > 2:
+        return None
+    _require_shape("attention_mask", mask, batch, heads, tokens, past + tokens)
+    return _binary("attention_mask", mask)
+
+
 def attention_bias(
     mask: np.ndarray | None,
     *,
@@ -81,10 +89,10 @@ def attention_bias(
     causal: bool,
     dtype: np.dtype[np.floating],
 ) -> np.ndarray | None:
-    """What self-attention adds to its scores, to be broadcast to (B, H, T, S); None if nothing.
+    """What self-attention adds to its scores where not all queries see alike, to be broadcast to (B, H, T, S).
 
-    A mask of 2 axes says which tokens exist, and a decoder combines it with causality. One of 3 or 4 axes says
-    for each query what it sees, and is taken as it is.
+    A mask of 2 axes says which tokens are real (`token_mask`), and a decoder combines it with causality; without that
+    there is no bias. A mask of 3 or 4 axes says for each query what it sees, and is taken as it is.
     """
     keys = past + tokens
     if mask is not None and mask.ndim > 2:
@@ -92,12 +100,12 @@ def attention_bias(
         if mask.ndim == 4:
             return _additive("attention_mask", mask, dtype)
         return bias_from_allowed(_binary("attention_mask", mask)[:, None], dtype)  # (B, T, S) -> (B, 1, T, S)
-    allowed = np.ones((1, 1, 1, keys), np.bool_)
-    if mask is not None:
-        _require_shape("attention_mask", mask, batch, heads, tokens, keys)
-        allowed = _binary("attention_mask", mask)[:, None, None, :]  # (B, S) -> (B, 1, 1, S)
-    if causal:
-        allowed = allowed & (relative_distances(tokens, past) >= 0)  # (B, 1, T, S)
+    if not causal:
+        return None
+    allowed = (relative_distances(tokens, past) >= 0)[None, None]  # (1, 1, T, S)
+    real = token_mask(mask, batch=batch, heads=heads, tokens=tokens, past=past)
+    if real is not None:
+        allowed = allowed & real[:, None, None, :]  # (B, 1, T, S)
     return bias_from_allowed(allowed, dtype)
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .body import BodyCache, Recording, body, body_backward, first_layer_needed, pooler, pooler_backward
+from .body import BodyCache, BodyOutput, Recording, body, body_backward, first_layer_needed, pooler, pooler_backward
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError
 from .gradients import Gradients, GradientView
-from .inputs import prepare
+from .inputs import as_array, prepare
 from .outputs import BaseModelOutput, ModelOutput
 from .params import Params, View
 from .pretrained import PreTrainedModel
+from .rows import Reading, all_real, real_and_first
 
 CONVENTIONS = ("v5", "v4")
 
@@ -30,6 +31,24 @@ def output_gradient(
     if not parts:
         raise InputError("cotangents is empty; give an array for at least one field of the output")
     return (parts[0] if len(parts) == 1 else parts[0] + parts[1]).reshape(logits_shape)
+
+
+def base_output(output: BodyOutput, last_hidden_state: np.ndarray) -> BaseModelOutput:
+    """What the body gives, as a user sees it."""
+    return BaseModelOutput(
+        last_hidden_state=last_hidden_state,
+        past_key_values=output.past_key_values,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+        cross_attentions=output.cross_attentions,
+    )
+
+
+def _checked_reading(read: Any, shape: tuple[int, ...]) -> np.ndarray:
+    wanted = as_array("read", read)
+    if wanted.dtype != np.bool_ or wanted.shape != shape:
+        raise InputError(f"read has shape {wanted.shape} and dtype {wanted.dtype}; expected booleans of shape {shape}")
+    return wanted
 
 
 class BodyModel(PreTrainedModel):
@@ -55,12 +74,17 @@ class BodyModel(PreTrainedModel):
         self,
         record: Recording | None,
         *,
+        reading: Reading | None = None,
+        packed: bool = False,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         hidden_states_convention: str = "v5",
         **inputs: Any,
-    ) -> tuple[BaseModelOutput, BodyCache | None]:
+    ) -> tuple[BodyOutput, BodyCache | None]:
+        """Run the body for the tokens that `reading` names; by default for all, or with `packed` for the real ones."""
+        if not isinstance(packed, bool):
+            raise InputError(f"packed is {packed!r}; allowed: False, True")
         if hidden_states_convention not in CONVENTIONS:
             raise InputError(f"hidden_states_convention is {hidden_states_convention!r}; allowed: 'v5', 'v4'")
         config = self.config
@@ -70,18 +94,22 @@ class BodyModel(PreTrainedModel):
             raise InputError(
                 "past_key_values is given, but gradients do not go through a cache; give all tokens at once"
             )
+        prepared = prepare(config, self.dtype, **inputs)
+        if reading is None and packed:
+            reading = all_real
         return body(
             self._view(),
             config,
-            prepare(config, self.dtype, **inputs),
+            prepared,
+            wanted=None if reading is None else reading(prepared.real),
             attentions=config.output_attentions if output_attentions is None else output_attentions,
             hidden_states=hidden_states_convention if output_hidden_states else None,
             use_cache=record is None and config.is_decoder and (config.use_cache if use_cache is None else use_cache),
             record=record,
         )
 
-    def _body_backward(self, dlast: np.ndarray, cache: BodyCache, g: Gradients) -> None:
-        body_backward(dlast, cache, self._view(), self.config, GradientView(g, self.base_prefix))
+    def _body_backward(self, dhidden: np.ndarray, cache: BodyCache, g: Gradients) -> None:
+        body_backward(dhidden, cache, self._view(), self.config, GradientView(g, self.base_prefix))
 
     def base(
         self,
@@ -99,6 +127,8 @@ class BodyModel(PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         hidden_states_convention: str = "v5",
+        packed: bool = False,
+        read: Any = None,
     ) -> BaseModelOutput:
         """Run the body without the head.
 
@@ -133,6 +163,13 @@ class BodyModel(PreTrainedModel):
             What to return besides; by default as the configuration says.
         hidden_states_convention : {"v5", "v4"}
             Whether the last of `hidden_states` is after the final LayerNorm (transformers 5) or before it (4).
+        packed : bool
+            Leave padding out of the computation: where a mask (B, S) is 0, the results are zeros, and nothing is
+            spent on them. Elsewhere they are the same. (Where attention weights or hidden states are asked for,
+            everything is computed.)
+        read : booleans (B, T), optional
+            The only tokens whose vectors are wanted: `last_hidden_state` is then (R, C), row by row, and as little
+            as possible is computed of the others.
 
         Returns
         -------
@@ -145,6 +182,8 @@ class BodyModel(PreTrainedModel):
         """
         output, _ = self._body(
             None,
+            reading=None if read is None else lambda real: _checked_reading(read, real.shape),
+            packed=packed,
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -159,7 +198,7 @@ class BodyModel(PreTrainedModel):
             output_hidden_states=output_hidden_states,
             hidden_states_convention=hidden_states_convention,
         )
-        return output
+        return base_output(output, output.hidden if read is not None else output.rows.unpack(output.hidden))
 
     def loss_and_grads(
         self,
@@ -314,17 +353,19 @@ class RobertaPreLayerNormModel(BodyModel):
     differentiable = ("last_hidden_state", "pooler_output")
 
     def _forward(self, record: Recording | None, **arguments: Any) -> tuple[BaseModelOutput, Any]:
-        output, body_cache = self._body(record, **arguments)
+        reading = real_and_first if arguments.get("packed") and self.has_pooler else None
+        out, body_cache = self._body(record, reading=reading, **arguments)
+        output = base_output(out, out.rows.unpack(out.hidden))
         pooler_cache = None
         if self.has_pooler:
-            output.pooler_output, pooler_cache = pooler(self._view(), output.last_hidden_state)
-        return output, (body_cache, pooler_cache, output.last_hidden_state.shape)
+            output.pooler_output, pooler_cache = pooler(self._view(), output.last_hidden_state[:, 0])
+        return output, (body_cache, pooler_cache, out.rows)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, pooler_cache, shape = cache
-        dlast = np.zeros(shape, self.dtype)
+        body_cache, pooler_cache, rows = cache
+        dlast = np.zeros((*rows.shape, self.config.hidden_size), self.dtype)
         if "last_hidden_state" in d:
             dlast += d["last_hidden_state"]
         if "pooler_output" in d:
             dlast[:, 0] += pooler_backward(d["pooler_output"], pooler_cache, GradientView(g))
-        self._body_backward(dlast, body_cache, g)
+        self._body_backward(rows.unpack_backward(dlast), body_cache, g)

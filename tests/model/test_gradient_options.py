@@ -41,7 +41,7 @@ class Counter:
         self.calls: dict[str, int] = {}
         for module, name in (
             (body, "_run_layer"), (body, "layer_backward"), (body, "embeddings_backward"),
-            (layers, "attention_backward"), (layers, "embedding_backward"),
+            (layers, "packed_attention_backward"), (layers, "embedding_backward"),
             (gradients, "layer_norm_backward"), (gradients, "linear_backward_weight"), (gradients, "sum_rows"),
         ):  # fmt: skip
             monkeypatch.setattr(module, name, self.counting(name, getattr(module, name)))
@@ -59,7 +59,7 @@ FROZEN: dict[str, tuple[list[str], dict[str, int]]] = {
     "nothing": ([], {"layer_backward": 3, "embeddings_backward": 1, "embedding_backward": 3}),
     "the body": ([P + "*"], {}),
     "all below the last layer": (
-        [P + "embeddings.*", P + "encoder.layer.[01].*"], {"layer_backward": 1, "attention_backward": 1}
+        [P + "embeddings.*", P + "encoder.layer.[01].*"], {"layer_backward": 1, "packed_attention_backward": 1}
     ),
     "all but the final LayerNorm": ([P + "e*"], {"layer_norm_backward": 1}),
     "the embeddings": ([P + "embeddings.*"], {"layer_backward": 3}),
@@ -92,7 +92,7 @@ def test_what_is_frozen_is_not_computed_and_the_rest_is_the_same(
         assert np.array_equal(value, whole[key]), key
     for function in ("layer_backward", "embeddings_backward", "embedding_backward"):
         assert counter.calls.get(function, 0) == expected.get(function, 0), function
-    assert counter.calls.get("attention_backward", 0) == expected.get("layer_backward", 0)
+    assert counter.calls.get("packed_attention_backward", 0) == expected.get("layer_backward", 0)
     if "layer_norm_backward" in expected or not expected:
         assert counter.calls.get("layer_norm_backward", 0) == expected.get("layer_norm_backward", 0)
     assert counter.calls["_run_layer"] == 3 + recompute * expected.get("layer_backward", 0)

@@ -39,7 +39,7 @@ def test_the_shape_of_answers() -> None:
     assert [type(value) for value in best.values()] == [str, float]
     assert LABEL(["the dog"]) == [best]
     assert LABEL({"text": "the dog"}) == best  # a dict for a dict, as transformers has it
-    assert LABEL([{"text": "the dog"}, "the dog"]) == [best, best]
+    assert_same(LABEL([{"text": "the dog"}, "the dog"]), [best, best])  # of two rows a BLAS may round one differently
     assert LABEL("the dog", top_k=1) == [best]
     assert LABEL(["the dog"], top_k=1) == [[best]]
     assert LABEL({"text": "the dog"}, top_k=1) == [best]
