@@ -317,7 +317,7 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         kept = number.reshape(-1) - 1 if there is None else number[there] - 1
         logits, head_cache = self._lm_head(out.hidden[kept])  # (R, C) -> (kept, V)
         logits = put_rows(logits, None if there is None else np.flatnonzero(there), number.size)
-        logits = logits.reshape(*number.shape, -1)  # (B*K, V) -> (B, K, V)
+        logits = logits.reshape(*number.shape, logits.shape[1])  # (B*K, V) -> (B, K, V)
         loss, loss_cache = None, None
         if next_labels is not None:
             loss, loss_cache = label_loss(logits, next_labels, divisor=_item_count(num_items_in_batch))

@@ -14,7 +14,7 @@ from .base import Pipeline, as_texts
 
 _POOLING = {
     "mean": lambda hidden: hidden.mean(axis=0),  # (T, C) -> (C,)
-    "cls": lambda hidden: hidden[0],
+    "cls": lambda hidden: hidden[0],  # of the one row that is read
     "max": lambda hidden: hidden.max(axis=0),
     "none": lambda hidden: hidden,
 }
@@ -74,10 +74,14 @@ class FeatureExtractionPipeline(Pipeline):
         rows = self.encode(as_texts(texts), truncation=truncation)
         vectors: list[Any] = [None] * len(rows)
         for batch in self.batches(rows):
-            hidden = self.model.base(batch.input_ids, batch.attention_mask).last_hidden_state  # (B, T, C)
-            for line, (index, length) in enumerate(zip(batch.indices, batch.lengths, strict=True)):
+            read = batch.attention_mask == 1
+            if pooling == "cls":
+                read[:, 1:] = False
+            hidden = self.model.base(batch.input_ids, batch.attention_mask, read=read).last_hidden_state  # (R, C)
+            ends = np.cumsum(read.sum(axis=1))
+            for index, own in zip(batch.indices, np.split(hidden, ends[:-1]), strict=True):
                 # copied, so that no text keeps the whole batch alive
-                vector = np.array(_POOLING[pooling](hidden[line, :length]))
+                vector = np.array(_POOLING[pooling](own))
                 vectors[index] = _unit(vector) if normalize else vector
         if isinstance(texts, str):
             return vectors[0]

@@ -88,9 +88,9 @@ class FillMaskPipeline(Pipeline):
 
     def _probabilities(self, batch: Batch) -> np.ndarray:
         """(M, V), mask after mask; only these rows go through the vocabulary projection, the costliest step of all."""
-        hidden = self.model.base(batch.input_ids, batch.attention_mask).last_hidden_state
-        masked = hidden[batch.input_ids == self.tokenizer.mask_token_id]  # (B, T, C) -> (M, C)
-        return softmax(self.model.lm_head(masked))
+        masked = batch.input_ids == self.tokenizer.mask_token_id
+        hidden = self.model.base(batch.input_ids, batch.attention_mask, read=masked).last_hidden_state  # (M, C)
+        return softmax(self.model.lm_head(hidden))
 
     def _candidates(
         self, row: np.ndarray, place: int, scores: np.ndarray, top_k: int, allowed: np.ndarray | None, *, alone: bool

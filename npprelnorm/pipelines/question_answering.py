@@ -139,7 +139,7 @@ class QuestionAnsweringPipeline(Pipeline):
         self.check_rows(rows, [f"{name} with its context" for name in names])
         spans: list[Any] = [None] * len(rows)
         for batch in self.batches(rows):
-            out = self.model(batch.input_ids, batch.attention_mask)
+            out = self.model(batch.input_ids, batch.attention_mask, packed=True)
             for line, (index, length) in enumerate(zip(batch.indices, batch.lengths, strict=True)):
                 spans[index] = best_spans(
                     out.start_logits[line, :length],

@@ -98,7 +98,7 @@ class TokenClassificationPipeline(Pipeline):
         self.check_rows(rows, [self.name_of(owner, every) for owner in owners])
         found: list[list[dict[str, Any]]] = [[] for _ in windows]
         for batch in self.batches(rows):
-            logits = self.model(batch.input_ids, batch.attention_mask).logits  # (B, T, K)
+            logits = self.model(batch.input_ids, batch.attention_mask, packed=True).logits  # (B, T, K)
             for line, (index, length) in enumerate(zip(batch.indices, batch.lengths, strict=True)):
                 scores = softmax(logits[line, :length])
                 entities = self._entities(every[owners[index]], windows[index], scores, aggregation_strategy)

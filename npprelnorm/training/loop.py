@@ -216,7 +216,12 @@ class Trainer:
             dropout = int(rng.integers(1 << 62)) if settings.dropout else None
             with np.errstate(all="ignore"):  # found out below, with the name of the tensor
                 output, grads = self.model.vjp(
-                    {"loss": share}, rng=dropout, frozen=settings.frozen, recompute=settings.recompute, **one
+                    {"loss": share},
+                    rng=dropout,
+                    frozen=settings.frozen,
+                    recompute=settings.recompute,
+                    packed=True,  # padding costs nothing then
+                    **one,
                 )
                 size = global_norm(grads)
             value = float(output.loss)

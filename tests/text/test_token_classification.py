@@ -45,7 +45,7 @@ class Told:
         scores = self.scores
 
         class Model(kind):  # type: ignore[misc, valid-type]
-            def __call__(self, ids: Any, mask: Any) -> Any:
+            def __call__(self, ids: Any, mask: Any, **_: Any) -> Any:
                 around = np.zeros((1, len(labels)))
                 logits = np.log(np.concatenate([around + 1, np.array(scores), around + 1]))
                 assert ids.shape == (1, len(logits)), "one score for each token between <s> and </s>"

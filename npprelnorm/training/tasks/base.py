@@ -169,7 +169,7 @@ def outputs(model: Any, data: TrainingData) -> Iterator[tuple[np.ndarray, Inputs
         count = max(1, MAX_BATCH_TOKENS // max(1, int(data.lengths[order[0]])))
         indices, order = order[:count], order[count:]
         inputs = data.collate(indices, rng)
-        yield indices, inputs, model(**inputs, return_dict=True)
+        yield indices, inputs, model(**inputs, packed=True, return_dict=True)
 
 
 class MeanLoss:
