@@ -26,10 +26,9 @@ from .heads import (
 )
 from .inputs import as_array, as_floats
 from .model import BodyModel, output_gradient
-from .ops.packed import put_rows
 from .outputs import CausalLMOutput, MaskedLMOutput
 from .params import Params, Shapes, View, linear_shapes, norm_shapes
-from .rows import Reading
+from .rows import Columns, Reading
 
 
 class LMModel(BodyModel):
@@ -311,30 +310,23 @@ class RobertaPreLayerNormForCausalLM(LMModel):
             return _kept(_kept_positions(real.shape[1], logits_to_keep), real, next_labels, packed)
 
         out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
-        positions = _kept_positions(out.rows.shape[1], logits_to_keep)
-        number = out.rows.unpack(np.arange(1, len(out.hidden) + 1))[:, positions]  # (B, K) of R, from 1; 0: not there
-        there = None if number.all() else number > 0
-        kept = number.reshape(-1) - 1 if there is None else number[there] - 1
-        logits, head_cache = self._lm_head(out.hidden[kept])  # (R, C) -> (kept, V)
-        logits = put_rows(logits, None if there is None else np.flatnonzero(there), number.size)
-        logits = logits.reshape(*number.shape, logits.shape[1])  # (B*K, V) -> (B, K, V)
+        columns = Columns(out.rows, _kept_positions(out.rows.shape[1], logits_to_keep))
+        scores, head_cache = self._lm_head(columns.take(out.hidden))  # (R, C) -> (M, C) -> (M, V)
+        logits = columns.unpack(scores)  # (M, V) -> (B, K, V)
         loss, loss_cache = None, None
         if next_labels is not None:
             loss, loss_cache = label_loss(logits, next_labels, divisor=_item_count(num_items_in_batch))
         output = CausalLMOutput(
             loss, logits, out.past_key_values, out.hidden_states, out.attentions, out.cross_attentions
         )
-        return output, (body_cache, head_cache, loss_cache, logits.shape, there, kept, out.hidden.shape)
+        return output, (body_cache, head_cache, loss_cache, logits.shape, columns)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:
-        body_cache, head_cache, loss_cache, shape, there, kept, hidden_shape = cache
+        body_cache, head_cache, loss_cache, shape, columns = cache
         from_loss = label_loss_backward(d["loss"], loss_cache, shape) if "loss" in d else None
-        dlogits = output_gradient(d, shape, from_loss)
-        dlogits = dlogits.reshape(-1, shape[-1]) if there is None else dlogits[there]  # (B, K, V) -> (kept, V)
-        dkept = self._lm_head_backward(dlogits, head_cache, g)
-        dhidden = np.zeros(hidden_shape, self.dtype)
-        np.add.at(dhidden, kept, dkept)  # a position may be kept twice
-        self._body_backward(dhidden, body_cache, g)
+        dscores = columns.unpack_backward(output_gradient(d, shape, from_loss))  # (B, K, V) -> (M, V)
+        dtaken = self._lm_head_backward(dscores, head_cache, g)
+        self._body_backward(columns.take_backward(dtaken), body_cache, g)
 
 
 def _labelled(labels: Any) -> Reading:

@@ -84,6 +84,35 @@ class Rows:
         return take_rows(dx.reshape(-1, *dx.shape[2:]), self.places)
 
 
+class Columns:
+    """Some positions of each sequence, (K,), in any order, twice as well; M of the B*K are rows that are read."""
+
+    def __init__(self, rows: Rows, positions: np.ndarray) -> None:
+        count = rows.count if rows.read is None else rows.read.size  # R
+        number = rows.unpack(np.arange(1, count + 1))[:, positions]  # (B, K) of R, counted from 1; 0: it is not read
+        self.shape, self.count = number.shape, count
+        self.places = None if number.all() else np.flatnonzero(number)  # (M,) of B*K
+        self.index = take_rows(number.reshape(-1), self.places) - 1  # (M,) of R
+
+    def take(self, x: np.ndarray) -> np.ndarray:
+        """The rows at these positions. (R, ...) -> (M, ...)."""
+        return x[self.index]
+
+    def take_backward(self, dy: np.ndarray) -> np.ndarray:
+        """Undoes `take`; what was taken twice gets the sum. (M, ...) -> (R, ...)."""
+        dx = np.zeros((self.count, *dy.shape[1:]), dy.dtype)
+        np.add.at(dx, self.index, dy)
+        return dx
+
+    def unpack(self, y: np.ndarray) -> np.ndarray:
+        """What was made of them at their places, and zeros elsewhere. (M, ...) -> (B, K, ...)."""
+        return put_rows(y, self.places, self.shape[0] * self.shape[1]).reshape(*self.shape, *y.shape[1:])
+
+    def unpack_backward(self, dx: np.ndarray) -> np.ndarray:
+        """Undoes `unpack`. (B, K, ...) -> (M, ...)."""
+        return take_rows(dx.reshape(-1, *dx.shape[2:]), self.places)
+
+
 def choose_rows(inputs: Inputs, wanted: np.ndarray | None, whole: bool) -> Rows:
     """The rows to compute so that those that are `wanted`, (B, T) booleans or None for all, can be read.
 
