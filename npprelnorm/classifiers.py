@@ -258,7 +258,8 @@ class RobertaPreLayerNormForQuestionAnswering(BodyModel):
         ----------
         start_positions, end_positions : integers (B,) or (B, 1), optional
             Tokens of the answer's ends, clamped to [0, T]; T itself, so any place past the end, does not count.
-            The loss is the mean of both cross entropies.
+            The loss is the mean of both cross entropies. They compare all tokens, padding too, so with positions
+            given `packed` leaves nothing out.
 
         Returns
         -------

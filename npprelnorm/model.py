@@ -164,9 +164,10 @@ class BodyModel(PreTrainedModel):
         hidden_states_convention : {"v5", "v4"}
             Whether the last of `hidden_states` is after the final LayerNorm (transformers 5) or before it (4).
         packed : bool
-            Leave padding out of the computation: where a mask (B, S) is 0, the results are zeros, and nothing is
-            spent on them. Elsewhere they are the same. (Where attention weights or hidden states are asked for,
-            everything is computed.)
+            Leave padding out of the computation: where a mask (B, S) is 0, the results of tokens are zeros, and
+            nothing is spent on them; elsewhere they are the same, and so are losses and gradients. (A token whose
+            label counts is computed even if it is padding, and so is the one that a pooler reads. Where attention
+            weights or hidden states are asked for, everything is computed, and these are whole.)
         read : booleans (B, T), optional
             The only tokens whose vectors are wanted: `last_hidden_state` is then (R, C), row by row, and as little
             as possible is computed of the others.

@@ -14,6 +14,7 @@ from golden_files import assert_close
 from gradcheck import DROPOUT, HEAD_MASK, gradients_of, labels_for, model_and_inputs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from spy_array import keep_watching, watched
 from strategies import HEADS, configs, main_result, random_ids, random_model, required_arguments, seeds, tiny_config
 
 from npprelnorm import body, heads, layers
@@ -181,6 +182,17 @@ def test_an_empty_batch_and_nothing_read() -> None:
         assert len(main_result(model(**ids, attention_mask=mask, packed=True))) == 0
     nothing = model.base([[3, 4, 1]], [[1, 1, 0]], read=np.zeros((1, 3), bool)).last_hidden_state
     assert nothing.shape == (0, 12)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_packed_float32_never_touches_float64(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_watching(monkeypatch)
+    model = random_model(head, tiny_config(), dtype="float32")
+    model.params = {name: watched(value) for name, value in model.params.items()}
+    mask = np.array([[1, 1, 0], [0, 0, 0], [1, 1, 1]])
+    result = main_result(model(**inputs_of(head, model.config, mask, 1), packed=True))
+    assert result.dtype == np.float32
+    assert result.any()
 
 
 def test_hidden_states_and_attentions_are_whole() -> None:
