@@ -240,19 +240,20 @@ def test_gradients_are_those_of_the_whole_batch(
         labels = {name: rng.integers(0, shape[-1], shape[0]) for name in labels}
     if head == "ForCausalLM":
         assume((labels["labels"][:, 1:] != -100).any())
+    # attentions are asked for, so everything is computed, padding and all
     wanted = ["inputs_embeds", *(["head_mask"] if "head_mask" in inputs else [])]
     if head == "Model":
         whole_mask = real(mask)[..., None]
         cotangent = rng.standard_normal((*mask.shape, config.hidden_size)) * whole_mask
         d = {"last_hidden_state": cotangent, "pooler_output": rng.standard_normal((len(mask), config.hidden_size))}
         whole, packed = (
-            model.vjp(d, **inputs, input_grads=wanted, recompute=recompute, packed=packed)[1]
-            for packed in (False, True)
+            model.vjp(d, **inputs, input_grads=wanted, recompute=recompute, **way)[1]
+            for way in ({"output_attentions": True}, {"packed": True})
         )
     else:
         whole, packed = (
-            model.loss_and_grads(**inputs, **labels, input_grads=wanted, recompute=recompute, packed=packed)[1]
-            for packed in (False, True)
+            model.loss_and_grads(**inputs, **labels, input_grads=wanted, recompute=recompute, **way)[1]
+            for way in ({"output_attentions": True}, {"packed": True})
         )
     assert packed.keys() == whole.keys()
     for name, value in whole.items():
