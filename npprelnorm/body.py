@@ -15,6 +15,7 @@ from .ops.activations import tanh, tanh_backward
 from .ops.linear import LinearCache, linear
 from .ops.normalization import LayerNormCache, layer_norm
 from .ops.packed import put_rows, take_rows
+from .outputs import BaseModelOutput
 from .params import View
 from .rows import Layouts, Rows, choose_rows, layouts_of, packed_layouts
 
@@ -53,6 +54,16 @@ class BodyOutput(NamedTuple):
     past_key_values: KeyValueCache | None = None
     attentions: tuple[np.ndarray, ...] | None = None  # (B, H, T, S) each
     cross_attentions: tuple[np.ndarray, ...] | None = None
+
+    def named(self, last_hidden_state: np.ndarray) -> BaseModelOutput:
+        """The same as users see it."""
+        return BaseModelOutput(
+            last_hidden_state=last_hidden_state,
+            past_key_values=self.past_key_values,
+            hidden_states=self.hidden_states,
+            attentions=self.attentions,
+            cross_attentions=self.cross_attentions,
+        )
 
 
 class BodyCache(NamedTuple):

@@ -162,6 +162,7 @@ def embeddings_backward(
 class AttentionBlockCache(NamedTuple):
     """What the backward needs, and the keys, values and weights that a caller may ask for."""
 
+    read: np.ndarray | None  # (R,) the rows that looked; None: all
     query: LinearCache
     key: LinearCache | None  # None where the keys and values came from a key/value cache
     value: LinearCache | None
@@ -202,7 +203,7 @@ def self_attention(
     )  # fmt: skip
     y, output_cache = linear(context, *p.affine("output.dense"))
     y, dropped = dropout(y, config.hidden_dropout_prob, rng)
-    return y, AttentionBlockCache(query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
+    return y, AttentionBlockCache(layout.read, query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
 
 
 def _core_backward(
@@ -219,18 +220,13 @@ def _core_backward(
 
 
 def self_attention_backward(
-    dy: np.ndarray,
-    cache: AttentionBlockCache,
-    g: GradientView,
-    config: RobertaPreLayerNormConfig,
-    layout: Layout,
-    index: int,
+    dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
 ) -> np.ndarray:
     """du: the sum of what comes back through the queries, the keys and the values. dy (R, C) -> (N, C)."""
     assert cache.key is not None, "the backward does not go through a key/value cache"
     assert cache.value is not None
     dq, dk, dv = _core_backward(dy, cache, g, config, index)
-    du = put_rows(g.linear("self.query", dq, cache.query), layout.read, len(dk))
+    du = put_rows(g.linear("self.query", dq, cache.query), cache.read, len(dk))
     du += g.linear("self.key", dk, cache.key)
     du += g.linear("self.value", dv, cache.value)
     return du
@@ -266,16 +262,11 @@ def cross_attention(
     )
     y, output_cache = linear(context, *p.affine("output.dense"))
     y, dropped = dropout(y, config.hidden_dropout_prob, rng)
-    return y, AttentionBlockCache(query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
+    return y, AttentionBlockCache(None, query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
 
 
 def cross_attention_backward(
-    dy: np.ndarray,
-    cache: AttentionBlockCache,
-    g: GradientView,
-    config: RobertaPreLayerNormConfig,
-    layout: Layout,
-    index: int,
+    dy: np.ndarray, cache: AttentionBlockCache, g: GradientView, config: RobertaPreLayerNormConfig, index: int
 ) -> np.ndarray:
     """du through the queries (R, C); the keys' and values' share goes to the encoder's states (B, S, C)."""
     assert cache.key is not None, "the backward does not go through a key/value cache"
@@ -405,6 +396,6 @@ def layer_backward(
     for name, block_cache, f_backward, read in blocks:
         if block_cache is not None:
             here = g.at(name)
-            back = partial(f_backward, g=here, config=config, layout=cache.layout, index=index)
+            back = partial(f_backward, g=here, config=config, index=index)
             dx = residual_backward(back, dx, block_cache, here, order.attention_norm, read)
     return dx

@@ -33,17 +33,6 @@ def output_gradient(
     return (parts[0] if len(parts) == 1 else parts[0] + parts[1]).reshape(logits_shape)
 
 
-def base_output(output: BodyOutput, last_hidden_state: np.ndarray) -> BaseModelOutput:
-    """What the body gives, as a user sees it."""
-    return BaseModelOutput(
-        last_hidden_state=last_hidden_state,
-        past_key_values=output.past_key_values,
-        hidden_states=output.hidden_states,
-        attentions=output.attentions,
-        cross_attentions=output.cross_attentions,
-    )
-
-
 def _checked_reading(read: Any, shape: tuple[int, ...]) -> np.ndarray:
     wanted = as_array("read", read)
     if wanted.dtype != np.bool_ or wanted.shape != shape:
@@ -199,7 +188,7 @@ class BodyModel(PreTrainedModel):
             output_hidden_states=output_hidden_states,
             hidden_states_convention=hidden_states_convention,
         )
-        return base_output(output, output.hidden if read is not None else output.rows.unpack(output.hidden))
+        return output.named(output.hidden if read is not None else output.rows.unpack(output.hidden))
 
     def loss_and_grads(
         self,
@@ -356,7 +345,7 @@ class RobertaPreLayerNormModel(BodyModel):
     def _forward(self, record: Recording | None, **arguments: Any) -> tuple[BaseModelOutput, Any]:
         reading = real_and_first if arguments.get("packed") and self.has_pooler else None
         out, body_cache = self._body(record, reading=reading, **arguments)
-        output = base_output(out, out.rows.unpack(out.hidden))
+        output = out.named(out.rows.unpack(out.hidden))
         pooler_cache = None
         if self.has_pooler:
             output.pooler_output, pooler_cache = pooler(self._view(), output.last_hidden_state[:, 0])

@@ -178,29 +178,43 @@ def packed_layouts(
     return Layouts(inner, inner if read is None else layout(np.searchsorted(read, bounds), read))
 
 
+def whole_layout(
+    sequences: int,
+    tokens: int,
+    seen: int,
+    bias: np.ndarray | None = None,
+    encoder_tokens: int = 0,
+    encoder_bias: np.ndarray | None = None,
+) -> Layout:
+    """Sequences of one length, of which every row looks: at `seen` tokens, and at an encoder's if there are any."""
+
+    def span(seen: int, bias: np.ndarray | None) -> tuple[Span]:
+        return (Span(slice(0, sequences), slice(None), slice(None), tokens, seen, bias),)
+
+    cross = span(encoder_tokens, encoder_bias) if encoder_tokens else ()
+    return Layout(sequences, None, span(seen, bias), tokens, cross, encoder_tokens)
+
+
 def padded_layouts(rows: Rows, inputs: Inputs, read: np.ndarray | None, dtype: np.dtype[np.floating]) -> Layouts:
     """Every row of the batch, with any mask, a key/value cache before them, and an encoder's tokens beside them."""
     batch, tokens = rows.shape
     bias = inputs.bias
     if rows.keys is not None:
         bias = bias_from_allowed(rows.keys.reshape(batch, 1, 1, tokens), dtype)
-    own, encoder = tokens + (inputs.past.length if inputs.past is not None else 0), inputs.encoder_tokens
+    seen = tokens + (inputs.past.length if inputs.past is not None else 0)
+    inner = whole_layout(batch, tokens, seen, bias, inputs.encoder_tokens, inputs.encoder_bias)
+    if read is None:
+        return Layouts(inner, inner)
+    queries = np.searchsorted(read, np.arange(batch + 1) * tokens)
 
-    def each(read: np.ndarray | None, bias: np.ndarray | None, seen: int) -> tuple[Span, ...]:
-        if read is None:
-            return (Span(slice(0, batch), slice(None), slice(None), tokens, seen, bias),)
-        queries = np.searchsorted(read, np.arange(batch + 1) * tokens)
+    def of_read(seen: int, bias: np.ndarray | None) -> tuple[Span, ...]:
         return tuple(
             span if bias is None else span._replace(mask=_queries_of(bias, read[span.queries], span, rows.shape))
             for span in spans(queries, np.arange(batch + 1) * seen)
         )
 
-    def layout(read: np.ndarray | None) -> Layout:
-        cross = each(read, inputs.encoder_bias, encoder) if encoder else ()
-        return Layout(batch, read, each(read, bias, own), tokens, cross, encoder)
-
-    inner = layout(None)
-    return Layouts(inner, inner if read is None else layout(read))
+    cross = of_read(inputs.encoder_tokens, inputs.encoder_bias) if inputs.encoder_tokens else ()
+    return Layouts(inner, inner._replace(read=read, own=of_read(seen, bias), cross=cross))
 
 
 def _queries_of(bias: np.ndarray, read: np.ndarray, span: Span, shape: tuple[int, int]) -> np.ndarray:

@@ -81,16 +81,19 @@ class Steps:
         self.mask = np.pad(self.mask, ((0, 0), (0, new)), constant_values=True)
         done = self.cache.length if self.cache is not None else 0
         positions = position_ids(ids, self.mask, self.model.config.pad_token_id, self.scheme)
+        read = np.zeros((len(ids), ids.shape[1] - done), np.bool_)
+        read[:, -1] = True
         output = self.model.base(
             ids[:, done:],
             self.mask,
             position_ids=positions[:, done:],
             past_key_values=self.cache,
             use_cache=self.use_cache,
+            read=read,
             **self.encoder,
         )
         self.cache = output.past_key_values
-        scores = self.model.lm_head(output.last_hidden_state[:, -1])
+        scores = self.model.lm_head(output.last_hidden_state)  # (B, C) -> (B, V)
         if not np.isfinite(scores).all():
             raise NpprelnormError("the logits hold NaN or infinity: are the weights damaged? (`npprelnorm inspect`)")
         return scores

@@ -30,6 +30,7 @@ from npprelnorm import layers
 from npprelnorm.errors import InputWarning
 from npprelnorm.gradients import Gradients, GradientView
 from npprelnorm.params import View
+from npprelnorm.rows import whole_layout
 
 # ---------------------------------------------------------------- every class, every option
 
@@ -302,12 +303,13 @@ def test_the_identity_path_is_untouched() -> None:
         if "output.dense" in name:
             model.params[name] = np.zeros_like(value)
     g = Gradients(model.params, inputs=["encoder_hidden_states"])
-    x, dy = rng.standard_normal((2, BATCH, TOKENS, config.hidden_size))
+    x, dy = rng.standard_normal((2, BATCH * TOKENS, config.hidden_size))
+    layout = whole_layout(BATCH, TOKENS, TOKENS, encoder_tokens=SOURCE)
     states = rng.standard_normal((BATCH, SOURCE, config.hidden_size))
     down, up = dy, x
     for index in range(config.num_hidden_layers):
         prefix = f"encoder.layer.{index}."
-        up, cache = layers.layer(up, View(model.params, prefix), config, mask=None, encoder_states=states)
+        up, cache = layers.layer(up, View(model.params, prefix), config, layout, encoder_states=states)
         down = layers.layer_backward(down, cache, GradientView(g, prefix), config, index)
     assert np.array_equal(up, x)
     assert np.array_equal(down, dy)
