@@ -92,8 +92,9 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
         labels : integers (B, T), optional
             The true ids; -100 where a token does not count. The loss is the mean cross entropy over the others.
         labelled_only : bool
-            Logits of the tokens whose label counts alone, row by row, (N, V): the same loss and gradients for a
-            part of the work, since the vocabulary projection is the most expensive step of a small model.
+            Logits of the tokens whose label counts alone, row by row, (N, V): the same loss and gradients (but for
+            which elements a seed's dropout drops) for a part of the work, since the vocabulary projection is the
+            most expensive step of a small model.
 
         Returns
         -------

@@ -70,7 +70,7 @@ def test_a_layer_by_hand(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         expected = norm("LayerNorm", first)
     np.testing.assert_allclose(output.last_hidden_state, expected, rtol=0, atol=1e-12)
-    assert last is output.last_hidden_state
+    assert np.array_equal(last, output.last_hidden_state)
 
 
 @pytest.mark.parametrize("model_type", COUSINS)

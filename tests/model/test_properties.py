@@ -282,7 +282,8 @@ def test_hidden_states_of_both_conventions(config: Any, seed: int, tokens: int) 
     v5 = model(ids, output_hidden_states=True)
     v4 = model(ids, output_hidden_states=True, hidden_states_convention="v4")
     assert len(v5.hidden_states) == len(v4.hidden_states) == config.num_hidden_layers + 1
-    assert v5.hidden_states[-1] is v5.last_hidden_state
+    assert np.array_equal(v5.hidden_states[-1], v5.last_hidden_state)
+    assert np.shares_memory(v5.hidden_states[-1], v5.last_hidden_state)
     for a, b in zip(v5.hidden_states[:-1], v4.hidden_states[:-1], strict=True):
         np.testing.assert_array_equal(a, b)
     weight, bias = model.params["LayerNorm.weight"], model.params["LayerNorm.bias"]
