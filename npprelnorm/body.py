@@ -166,7 +166,7 @@ def body(
     batch, tokens = rows.shape
     past = inputs.past
     if past is None and use_cache:
-        past = KeyValueCache.empty(config, batch, x.dtype, tokens)
+        past = KeyValueCache.to_continue(config, batch, x.dtype, tokens)
     memory = None if past is None else past.extended(tokens)
     stream, own, crossed, cross_key_values = [x], [], [], []
     caches: list[LayerCache | LayerInput] = []

@@ -21,7 +21,8 @@ from .config import RobertaPreLayerNormConfig
 from .errors import CheckpointMismatchError, InputError
 from .params import Params, fingerprint
 
-LEAST_CAPACITY = 32  # tokens, of a buffer that is made to grow
+LEAST_CAPACITY = 32  # tokens, of a buffer that had to grow
+SPARE = 64  # places at most, of one that has just been made: most caches are continued
 FORMAT = "npprelnorm key/value cache"
 _PARTS = ("keys", "values", "cross_keys", "cross_values")  # in a file
 
@@ -180,6 +181,13 @@ class KeyValueCache:
         return cls(_Buffer(np.empty(shape, dtype), 0), 0)
 
     @classmethod
+    def to_continue(
+        cls, config: RobertaPreLayerNormConfig, batch: int, dtype: np.dtype[np.floating], tokens: int
+    ) -> KeyValueCache:
+        """A cache of no tokens, for `tokens` that are there already and some that may follow."""
+        return cls.empty(config, batch, dtype, tokens + min(tokens, SPARE))
+
+    @classmethod
     def from_arrays(
         cls, value: Any, config: RobertaPreLayerNormConfig, batch: int, dtype: np.dtype[np.floating]
     ) -> KeyValueCache:
@@ -193,9 +201,10 @@ class KeyValueCache:
         if isinstance(value, cls) and value._fits(config, batch, dtype):
             return value
         layers = _checked_layers(value, config, batch, dtype)
-        cache = cls.empty(config, batch, dtype, layers[0].key.shape[2]).extended(layers[0].key.shape[2])
+        tokens = layers[0].key.shape[2]
+        cache = cls.to_continue(config, batch, dtype, tokens).extended(tokens)
         for index, layer in enumerate(layers):
-            cache.slot(index, cache.length).add(layer.key, layer.value)
+            cache.slot(index, tokens).add(layer.key, layer.value)
         cross = [(key, value) for _, _, key, value in layers if key is not None and value is not None]
         return cache.with_cross(cross) if cross else cache
 
