@@ -82,18 +82,21 @@ def _attention_block(
     norm: LayerNormCache,
     cache: AttentionBlockCache,
 ) -> ResidualBlock:
-    update, _ = linear(cache.output.x, *p.affine("output.dense"))
-    core = cache.core
+    context = _by_token(cache.output.x, x)
+    update, _ = linear(context, *p.affine("output.dense"))
+    (core,) = cache.core.cores  # hidden states were asked for, so all sequences were computed together
     inner = [
         ("self.query", merge_heads(core.q)),
         ("self.key", merge_heads(core.k)),
         ("self.value", merge_heads(core.v)),
         ("self.weights", core.weights()),
-        ("self.context", cache.output.x),
+        ("self.context", context),
         ("output.dense", update),
     ]
-    norm_name, before, after = _around(p, "LayerNorm", "output.LayerNorm", config, x, update, cache.query.x, None)
+    u = _by_token(cache.query.x, x)
+    norm_name, before, after = _around(p, "LayerNorm", "output.LayerNorm", config, x, update, u, None)
     steps = [(name + tail, value) for tail, value in (*before, *inner, *after)]
+    norm = LayerNormCache(_by_token(norm.x_hat, x), _by_token(norm.inv_std, x), norm.weight)
     return ResidualBlock(name[:-1], x, update, after[-1][1], name + norm_name, norm, steps)
 
 
@@ -105,14 +108,16 @@ def _feed_forward_block(
     y: np.ndarray,
     chunks: list[tuple[LayerNormCache, FeedForwardCache]],
 ) -> ResidualBlock:
-    u = _joined([cache.inner.x for _, cache in chunks])
-    activated = _joined([cache.outer.x for _, cache in chunks])
+    u = _joined([cache.inner.x for _, cache in chunks], x)
+    activated = _joined([cache.outer.x for _, cache in chunks], x)
     hidden, _ = linear(u, *p.affine("intermediate.dense"))
     update, _ = linear(activated, *p.affine("output.dense"))
     inner = [("intermediate.dense", hidden), ("intermediate.activation", activated), ("output.dense", update)]
     norm_name, before, after = _around(p, "intermediate.LayerNorm", "output.LayerNorm", config, x, update, u, y)
     norm = LayerNormCache(
-        _joined([kept.x_hat for kept, _ in chunks]), _joined([kept.inv_std for kept, _ in chunks]), chunks[0][0].weight
+        _joined([kept.x_hat for kept, _ in chunks], x),
+        _joined([kept.inv_std for kept, _ in chunks], x),
+        chunks[0][0].weight,
     )
     steps = [(name + tail, value) for tail, value in (*before, *inner, *after)]
     return ResidualBlock(name + "feed_forward", x, update, y, name + norm_name, norm, steps)
@@ -139,9 +144,14 @@ def _around(
     return post, [], [("residual", total), (post, y)]
 
 
-def _joined(chunks: list[np.ndarray]) -> np.ndarray:
-    """Chunks of tokens as one array again."""
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+def _joined(chunks: list[np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Chunks of rows as one array again, (B, T, ...) as the stream x is."""
+    return _by_token(chunks[0] if len(chunks) == 1 else np.concatenate(chunks), x)
+
+
+def _by_token(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """What was kept of all rows, (B*T, ...), as (B, T, ...): as the stream x is."""
+    return rows.reshape(*x.shape[:2], rows.shape[-1])
 
 
 def all_steps(model: Any, inputs: dict[str, Any]) -> Iterator[Step]:
@@ -159,7 +169,7 @@ def all_steps(model: Any, inputs: dict[str, Any]) -> Iterator[Step]:
     if "LayerNorm.weight" in p:
         yield "LayerNorm", layer_norm(stream[-1], *p.affine("LayerNorm"), config.layer_norm_eps)[0]
     for cache in caches[1:]:
-        yield from _head_steps(model, cache)
+        yield from _head_steps(model, cache, stream[0])
     for name in ("logits", "start_logits", "end_logits", "loss"):
         if name in output:
             yield name, output[name]
@@ -177,14 +187,16 @@ def _embedding_steps(
     yield "embeddings.LayerNorm", embedded
 
 
-def _head_steps(model: Any, cache: Any) -> Iterator[Step]:
+def _head_steps(model: Any, cache: Any, x: np.ndarray) -> Iterator[Step]:
     p = View(model.params)
     if isinstance(cache, PoolerCache):
         yield "pooler.dense", linear(cache.dense.x, *model._view().affine("pooler.dense"))[0]
         yield "pooler", cache.activation[0]
     elif isinstance(cache, LMHeadCache):
-        yield "lm_head.dense", linear(cache.dense.x, *p.affine("lm_head.dense"))[0]
-        yield "lm_head.layer_norm", cache.decoder.x
+        every = len(cache.dense.x) == x.shape[0] * x.shape[1]  # else some rows that were chosen
+        hidden, normed = (_by_token(rows, x) if every else rows for rows in (cache.dense.x, cache.decoder.x))
+        yield "lm_head.dense", linear(hidden, *p.affine("lm_head.dense"))[0]
+        yield "lm_head.layer_norm", normed
     elif isinstance(cache, ClassificationHeadCache):
         yield "classifier.dense", linear(cache.dense.x, *p.affine("classifier.dense"))[0]
         yield "classifier.activation", cache.out_proj.x

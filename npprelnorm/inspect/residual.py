@@ -227,7 +227,7 @@ def layer_norm_statistics(model: Any, *, attention_mask: Any = None, **inputs: A
     rows = []
     for name, norm in found:
         gain, bias = (array.astype(np.float64) for array in p.affine(name))
-        inv_std = norm.inv_std[..., 0][counted].astype(np.float64)  # (B, T, 1) -> (tokens,)
+        inv_std = norm.inv_std.reshape(counted.shape)[counted].astype(np.float64)  # -> (tokens,)
         rms = float(np.sqrt(np.square(gain).mean()))
         bias_rms = float(np.sqrt(np.square(bias).mean()))
         rows.append([rms, gain.min(), gain.max(), bias_rms, (1.0 / inv_std).mean(), rms * inv_std.mean()])

@@ -277,10 +277,10 @@ def test_profile_times_every_op_where_it_happens(head: str) -> None:
     profile = look.profile_forward(model, repeats=2, **inputs)
     places = {(row.name, row.op): row for row in profile.ops}
     counted = look.forward_flops(model, batch=2, tokens=5)
-    matrices = {row.name for row in profile.ops if row.op in ("linear", "attention")}
+    matrices = {row.name for row in profile.ops if row.op in ("linear", "packed_attention")}
     assert matrices == set(counted)  # the two instruments name the same places
     for layer in range(2):
-        assert places[f"encoder.layer.{layer}.attention.self", "attention"].calls == 1
+        assert places[f"encoder.layer.{layer}.attention.self", "packed_attention"].calls == 1
         assert places[f"encoder.layer.{layer}.attention.LayerNorm", "layer_norm"].calls == 1
         assert places[f"encoder.layer.{layer}.intermediate", "gelu"].calls == 1
     assert all(row.seconds > 0 for row in profile.ops)

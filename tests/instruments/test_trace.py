@@ -26,7 +26,7 @@ def traced(head: str = "ForMaskedLM", **changes: Any) -> tuple[Any, np.ndarray, 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_last_steps_are_what_the_model_returns(head: str) -> None:
     model, ids, steps = traced(head, is_decoder=head == "ForCausalLM")
-    output = model(**required_arguments(head, ids))
+    output = model(**required_arguments(head, ids), output_hidden_states=True)  # as a trace, of all rows
     assert steps.names[0] == "embeddings.word_embeddings"
     for name, step in (("logits", "logits"), ("start_logits", "start_logits"), ("last_hidden_state", "LayerNorm")):
         if name in output:
