@@ -64,6 +64,8 @@ _MODULE_OF = {
     "Tokenizer": "tokenizer",
     "pipeline": "pipelines",
     "embedded_model_path": "assets",
+    "set_threads": "backend",
+    "use_backend": "backend",
     "NpprelnormError": "errors",
     "NpprelnormWarning": "errors",
 }
@@ -90,6 +92,8 @@ if TYPE_CHECKING:
     from .bert import BertForTokenClassification as BertForTokenClassification
     from .bert import BertLMHeadModel as BertLMHeadModel
     from .bert import BertModel as BertModel
+    from .backend import set_threads as set_threads
+    from .backend import use_backend as use_backend
     from .cache import KeyValueCache as KeyValueCache
     from .classifiers import RobertaPreLayerNormForMultipleChoice as RobertaPreLayerNormForMultipleChoice
     from .classifiers import RobertaPreLayerNormForQuestionAnswering as RobertaPreLayerNormForQuestionAnswering

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import backend
 from .cache import KeyValueCache, LayerSlot
 from .config import RobertaPreLayerNormConfig
 from .gradients import Gradients, GradientView
@@ -108,6 +109,13 @@ def _final_norm(x: np.ndarray, p: View, config: RobertaPreLayerNormConfig) -> tu
     return layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
 
 
+def _work(config: RobertaPreLayerNormConfig, bounds: np.ndarray) -> float:
+    """Floating-point operations of all layers; NumPy's calls count as as many as it could do in their time."""
+    width, lengths = config.hidden_size, np.diff(bounds)
+    of_a_row = 8 * width * width + 4 * width * config.intermediate_size
+    return config.num_hidden_layers * (float(of_a_row * lengths.sum() + 4 * width * (lengths**2).sum()) + 1e7)
+
+
 def encoder(
     p: View,
     config: RobertaPreLayerNormConfig,
@@ -122,6 +130,13 @@ def encoder(
     of its sequence that are `keys`, (N,) booleans (None: all; where none is one, all alike). -> (N, C), or with
     `read`, (R,) ascending, these rows alone, (R, C).
     """
+    if x.dtype == np.float32:
+        kernels = backend.kernels_for(_work(config, bounds))
+        if kernels is not None:
+            threads = backend.threads()
+            weights = kernels.body_weights(p, config, threads)
+            result: np.ndarray = kernels.encoder(weights, x, bounds, keys, read, threads=threads)
+            return result
     layouts = packed_layouts(bounds, keys, read, x.dtype)
     for index in range(config.num_hidden_layers):
         x, _ = layer(x, p.at(f"encoder.layer.{index}."), config, layouts.at(index, config.num_hidden_layers))

@@ -66,3 +66,7 @@ class CheckpointWarning(NpprelnormWarning):
 
 class InputWarning(NpprelnormWarning):
     """A call is legal, but probably not what was meant (padding without a mask, all labels ignored)."""
+
+
+class BackendWarning(NpprelnormWarning):
+    """The fast path was asked for and cannot run, or cannot keep its machine code; results are right all the same."""

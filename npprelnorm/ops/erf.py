@@ -64,8 +64,8 @@ _TAIL_FLOAT64 = (
     1.8620989806815161712e-11,
 )
 
-# beyond the end of its tail, erf rounds to 1 in that precision
-_PIECES = {
+# centre, tail, and where the tail ends: beyond, erf rounds to 1 in that precision
+PIECES = {
     np.dtype(np.float32): (_CENTRE_FLOAT32, _TAIL_FLOAT32, 4.0),
     np.dtype(np.float64): (_CENTRE_FLOAT64, _TAIL_FLOAT64, 6.0),
 }
@@ -85,7 +85,7 @@ def erf(x: np.ndarray) -> np.ndarray:
 
 
 def _erf_chunk(x: np.ndarray, y: np.ndarray) -> None:
-    centre, tail, end = _PIECES[x.dtype]
+    centre, tail, end = PIECES[x.dtype]
     inside = np.clip(x, -1.0, 1.0)  # what lies outside is overwritten below
     s = inside * inside
     s *= 2.0

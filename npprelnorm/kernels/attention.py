@@ -1,0 +1,123 @@
+"""Attention of one head over one sequence, by blocks of queries whose scores stay in a second-level cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import vector_math as vm
+from .compiling import inline, part, shared
+from .cpu import WIDTH
+from .gemm import ROWS, panels_of, tile
+from .primitives import bits_of_float, float_of_bits
+
+# Rows and numbers of a block of scores: 48 x 1365 float32 numbers are 256 KiB.
+_BLOCK_QUERIES = 48
+_BLOCK_SCORES = 1 << 16
+
+
+@shared
+def _queries_at_once(columns: int) -> int:
+    rows = min(_BLOCK_QUERIES, _BLOCK_SCORES // columns)
+    return max(ROWS, rows // ROWS * ROWS)
+
+
+def scratch_size(keys: int, head_size: int) -> int:
+    """Numbers of float32 scratch that `attend` needs for up to that many keys."""
+    columns, width = panels_of(keys) * WIDTH, panels_of(head_size) * WIDTH
+    packed = columns * head_size + keys * width
+    return packed + _queries_at_once(columns) * columns + ROWS * width + WIDTH + ROWS
+
+
+@inline
+def _ordered(bits: Any) -> Any:
+    """Bits of a float32 as an integer that is ordered as the numbers are, NaN above all; its own inverse."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@part
+def row_max(x: Any, first: int, last: int) -> Any:
+    """The largest of x[first:last], NaN if there is one: as integers, which LLVM compares in vectors."""
+    highest = np.int32(-0x80000000)
+    for i in range(first, last):
+        highest = max(highest, _ordered(bits_of_float(x[i])))
+    return float_of_bits(_ordered(highest))
+
+
+@part
+def exp_row(x: Any, first: int, last: int) -> Any:
+    """x[first:last] = exp(x - max), in place; returns their sum."""
+    highest = row_max(x, first, last)
+    total = np.float32(0.0)
+    for i in range(first, last):
+        e = vm.exp(x[i] - highest)
+        x[i] = e
+        total += e
+    return total
+
+
+@part
+def attend(
+    q: Any, ldq: int, first_query: int, last_query: int, k: Any, v: Any, ldk: int, key_rows: Any, keys: int,
+    size: int, scale: Any, out: Any, ldo: int, scratch: Any,
+) -> None:  # fmt: skip
+    """out = softmax(scale q k^T) v for query rows [first_query, last_query).
+
+    q, k, v and out are flat, begin at the first column of the head, and have rows `ldq`, `ldk`, `ldk` and `ldo` apart;
+    the first `keys` entries of `key_rows` are the rows of k and v that are seen.
+    """
+    panels, value_panels = panels_of(keys), panels_of(size)
+    columns, width = panels * WIDTH, value_panels * WIDTH
+    packed_k = scratch
+    packed_v = scratch[columns * size :]
+    scores = scratch[columns * size + keys * width :]
+    block = _queries_at_once(columns)
+    sums = scratch[columns * size + keys * width + block * columns :]  # (ROWS, width)
+    zeros = sums[ROWS * width :]
+    inverse = zeros[WIDTH:]
+    for j in range(WIDTH):
+        zeros[j] = np.float32(0.0)
+
+    for t in range(columns):  # (keys, D) -> (panels, D, WIDTH)
+        to = t // WIDTH * size * WIDTH + t % WIDTH
+        if t < keys:
+            at = key_rows[t] * ldk
+            for d in range(size):
+                packed_k[to + d * WIDTH] = k[at + d] * scale
+        else:
+            for d in range(size):
+                packed_k[to + d * WIDTH] = np.float32(0.0)
+    for panel in range(value_panels):  # (keys, D) -> (value panels, keys, WIDTH)
+        filled = min(WIDTH, size - panel * WIDTH)
+        for t in range(keys):
+            at = key_rows[t] * ldk + panel * WIDTH
+            to = (panel * keys + t) * WIDTH
+            for j in range(filled):
+                packed_v[to + j] = v[at + j]
+            for j in range(filled, WIDTH):
+                packed_v[to + j] = np.float32(0.0)
+
+    for begin in range(first_query, last_query, block):
+        end = min(begin + block, last_query)
+        for panel in range(panels):
+            for row in range(begin, end, ROWS):
+                tile(
+                    q, row * ldq, ldq, packed_k, panel * size * WIDTH, zeros, 0, 0,
+                    scores, (row - begin) * columns + panel * WIDTH, columns, size, min(ROWS, end - row),
+                )  # fmt: skip
+        for row in range(begin, end, ROWS):
+            rows = min(ROWS, end - row)
+            at = (row - begin) * columns
+            for i in range(rows):
+                total = exp_row(scores, at + i * columns, at + i * columns + keys)
+                inverse[i] = np.float32(1.0) / total
+            for panel in range(value_panels):
+                tile(
+                    scores, at, columns, packed_v, panel * keys * WIDTH, zeros, 0, 0,
+                    sums, panel * WIDTH, width, keys, rows,
+                )  # fmt: skip
+            for i in range(rows):
+                to = (row + i) * ldo
+                for d in range(size):
+                    out[to + d] = sums[i * width + d] * inverse[i]

@@ -1,0 +1,353 @@
+"""The whole stack of layers and the final LayerNorm over packed rows, as one function that a team of threads runs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..config import RobertaPreLayerNormConfig
+from ..params import View
+from .attention import attend, scratch_size
+from .compiling import entry, inline, part
+from .cpu import BLOCK_DEPTH, BLOCK_ROWS, WIDTH
+from .gemm import ACTIVATION_CODES, ADD, NOTHING, ROWS, linear_block, panels_of
+from .normalization import layer_norm_rows
+from .primitives import flags, float_of_bits, floats, integers
+from .team import counters, hand_in, stages_at, take, team, wait
+from .weights import address, packed
+
+# What `run_encoder` is told, by place: addresses and sizes.
+PLAN = (
+    "threads layers rows reads sequences width inner heads activation eps "
+    "order bounds keys read read_bounds weights norm_weight norm_bias "
+    "x u qkv context y hidden out x_read u_read scratch scratch_size counters"
+).split()
+(
+    THREADS, LAYERS, N, READS, SEQUENCES, C, F, H, ACTIVATION, EPS,
+    ORDER, BOUNDS, KEYS, READ, READ_BOUNDS, WEIGHTS, NORM_WEIGHT, NORM_BIAS,
+    X, U, QKV, CONTEXT, Y, HIDDEN, OUT, X_READ, U_READ, SCRATCH, SCRATCH_SIZE, COUNTERS,
+) = range(len(PLAN))  # fmt: skip
+
+# Each layer's part of the weights, by place.
+LAYER = 16
+(
+    NORM1_WEIGHT, NORM1_BIAS, Q_WEIGHT, K_WEIGHT, V_WEIGHT, Q_BIAS, K_BIAS, V_BIAS,
+    OUT_WEIGHT, OUT_BIAS, NORM2_WEIGHT, NORM2_BIAS, IN_WEIGHT, IN_BIAS, DOWN_WEIGHT, DOWN_BIAS,
+) = range(LAYER)  # fmt: skip
+
+# Tasks for each thread of a stage: enough that one who comes late or is held up costs little.
+_TASKS = 4
+# At most this many stages in a layer, and outside the layers.
+_STAGES_PER_LAYER, _STAGES_BESIDES = 9, 1
+
+
+@part
+def linear_stage(
+    counters: Any, stage: int, threads: int, a_at: int, lda: int, rows: int, weights: Any, weight: int, bias: int,
+    parts: int, depth: int, columns: int, c_at: int, ldc: int, what: int, out_at: int, strip: Any,
+) -> None:  # fmt: skip
+    """c = a @ weight + bias, then `what`, by blocks of rows and groups of panels.
+
+    `weight` and `bias` are places in `weights`, of the first of `parts` matrices side by side in c.
+    """
+    if rows == 0:
+        return
+    a = floats(a_at, rows * lda)
+    panels = panels_of(columns)
+    blocks = -(-rows // BLOCK_ROWS)
+    block = -(-(-(-rows // blocks)) // ROWS) * ROWS
+    blocks = -(-rows // block)
+    groups = min(panels, -(-_TASKS * threads // (blocks * parts)))
+    while groups < panels and groups * blocks * parts % threads != 0:
+        groups += 1
+    tasks = blocks * groups * parts
+    task = take(counters, stage)
+    while task < tasks:
+        group, side = task % groups, task // groups % parts
+        first_row = task // (groups * parts) * block
+        packed = floats(weights[weight + side], panels * depth * WIDTH)
+        biases = floats(weights[bias + side], panels * WIDTH)
+        c = floats(c_at + 4 * side * panels * WIDTH, rows * ldc)
+        linear_block(
+            a, lda, first_row, min(rows, first_row + block), packed, depth, biases,
+            panels * group // groups, panels * (group + 1) // groups, columns, c, ldc,
+            what, floats(out_at, rows * columns), columns, strip, BLOCK_DEPTH,
+        )  # fmt: skip
+        hand_in(counters, stage)
+        task = take(counters, stage)
+    wait(counters, stage, tasks)
+
+
+@part
+def norm_stage(
+    counters: Any, stage: int, threads: int, x_at: int, rows: int, width: int, weight_at: int, bias_at: int, eps: Any,
+    y_at: int,
+) -> None:  # fmt: skip
+    """y = LayerNorm(x), by blocks of rows."""
+    x, y = floats(x_at, rows * width), floats(y_at, rows * width)
+    weight, bias = floats(weight_at, width), floats(bias_at, width)
+    tasks = min(rows, _TASKS * threads)
+    task = take(counters, stage)
+    while task < tasks:
+        layer_norm_rows(x, rows * task // tasks, rows * (task + 1) // tasks, width, weight, bias, eps, y)
+        hand_in(counters, stage)
+        task = take(counters, stage)
+    wait(counters, stage, tasks)
+
+
+@part
+def gather_stage(counters: Any, stage: int, plan: Any) -> None:
+    """The rows of x and u that are read, each a task."""
+    rows, reads, width = plan[N], plan[READS], plan[C]
+    x, u = floats(plan[X], rows * width), floats(plan[U], rows * width)
+    x_read, u_read = floats(plan[X_READ], reads * width), floats(plan[U_READ], reads * width)
+    read = integers(plan[READ], reads)
+    task = take(counters, stage)
+    while task < reads:
+        at = read[task] * width
+        for i in range(width):
+            x_read[task * width + i] = x[at + i]
+            u_read[task * width + i] = u[at + i]
+        hand_in(counters, stage)
+        task = take(counters, stage)
+    wait(counters, stage, reads)
+
+
+@part
+def attention_stage(
+    counters: Any, stage: int, plan: Any, q_at: int, ldq: int, query_bounds: Any, queries: int, key_rows: Any,
+    scratch: Any,
+) -> None:  # fmt: skip
+    """Attention of every head of every sequence, each a task, the longest sequences first."""
+    rows, sequences, heads, width = plan[N], plan[SEQUENCES], plan[H], plan[C]
+    size = width // heads
+    scale = np.float32(1.0) / np.sqrt(np.float32(size))
+    padded = panels_of(width) * WIDTH
+    order, bounds = integers(plan[ORDER], sequences), integers(plan[BOUNDS], sequences + 1)
+    seen = flags(plan[KEYS], rows)
+    tasks = sequences * heads
+    task = take(counters, stage)
+    while task < tasks:
+        sequence, head = order[task // heads], task % heads
+        first, last = bounds[sequence], bounds[sequence + 1]
+        keys = 0
+        for row in range(first, last):
+            if plan[KEYS] == 0 or seen[row] != 0:
+                key_rows[keys] = row
+                keys += 1
+        if keys == 0:  # nothing to see: every row counts alike, as under a mask of zeros
+            for row in range(first, last):
+                key_rows[keys] = row
+                keys += 1
+            sharpness = np.float32(0.0)
+        else:
+            sharpness = scale
+        column = 4 * head * size
+        if query_bounds[sequence] < query_bounds[sequence + 1]:
+            attend(
+                floats(q_at + column, queries * ldq), ldq, query_bounds[sequence], query_bounds[sequence + 1],
+                floats(plan[QKV] + 4 * padded + column, rows * 3 * padded),
+                floats(plan[QKV] + 8 * padded + column, rows * 3 * padded), 3 * padded,
+                key_rows, keys, size, sharpness, floats(plan[CONTEXT] + column, queries * width), width, scratch,
+            )  # fmt: skip
+        hand_in(counters, stage)
+        task = take(counters, stage)
+    wait(counters, stage, tasks)
+
+
+@inline
+def _eps_of(plan: Any) -> Any:
+    return float_of_bits(np.int32(plan[EPS]))
+
+
+@entry
+def run_encoder(plan_at: int, thread: int) -> None:
+    """What each thread of the team runs: every stage in turn, as many of its tasks as it can get."""
+    plan = integers(plan_at, 30)
+    rows, width, inner, threads = plan[N], plan[C], plan[F], plan[THREADS]
+    layers, sequences = plan[LAYERS], plan[SEQUENCES]
+    padded = panels_of(width) * WIDTH
+    eps = _eps_of(plan)
+    weights = integers(plan[WEIGHTS], layers * LAYER)
+    counters = stages_at(plan[COUNTERS], layers * _STAGES_PER_LAYER + _STAGES_BESIDES)
+    # of each thread's own: key rows, then a strip for `linear_block`, which `attend` uses as well
+    own = plan[SCRATCH] + thread * plan[SCRATCH_SIZE]
+    key_rows = integers(own, rows)
+    strip = floats(own + 8 * rows, (plan[SCRATCH_SIZE] - 8 * rows) // 4)
+    x_at, u_at, q_at, ldq = plan[X], plan[U], plan[QKV], 3 * padded
+    query_bounds = integers(plan[BOUNDS], sequences + 1)
+    stage = 0
+    for index in range(layers):
+        layer = weights[index * LAYER : (index + 1) * LAYER]
+        norm_stage(counters, stage, threads, x_at, rows, width, layer[NORM1_WEIGHT], layer[NORM1_BIAS], eps, u_at)
+        stage += 1
+        if index == layers - 1 and plan[READ] != 0:
+            # keys and values of every row; everything else only of those that are read
+            linear_stage(
+                counters, stage, threads, u_at, width, rows, layer, K_WEIGHT, K_BIAS,
+                2, width, width, plan[QKV] + 4 * padded, 3 * padded, NOTHING, x_at, strip,
+            )  # fmt: skip
+            gather_stage(counters, stage + 1, plan)
+            rows, x_at, u_at, q_at, ldq = plan[READS], plan[X_READ], plan[U_READ], plan[Y], width
+            linear_stage(
+                counters, stage + 2, threads, u_at, width, rows, layer, Q_WEIGHT, Q_BIAS,
+                1, width, width, q_at, ldq, NOTHING, x_at, strip,
+            )  # fmt: skip
+            query_bounds = integers(plan[READ_BOUNDS], sequences + 1)
+            stage += 3
+        else:
+            linear_stage(
+                counters, stage, threads, u_at, width, rows, layer, Q_WEIGHT, Q_BIAS,
+                3, width, width, plan[QKV], 3 * padded, NOTHING, x_at, strip,
+            )  # fmt: skip
+            stage += 1
+        attention_stage(counters, stage, plan, q_at, ldq, query_bounds, rows, key_rows, strip)
+        linear_stage(
+            counters, stage + 1, threads, plan[CONTEXT], width, rows, layer, OUT_WEIGHT, OUT_BIAS,
+            1, width, width, plan[Y], width, ADD, x_at, strip,
+        )  # fmt: skip
+        norm_stage(counters, stage + 2, threads, x_at, rows, width, layer[NORM2_WEIGHT], layer[NORM2_BIAS], eps, u_at)
+        linear_stage(
+            counters, stage + 3, threads, u_at, width, rows, layer, IN_WEIGHT, IN_BIAS,
+            1, width, inner, plan[HIDDEN], inner, plan[ACTIVATION], x_at, strip,
+        )  # fmt: skip
+        linear_stage(
+            counters, stage + 4, threads, plan[HIDDEN], inner, rows, layer, DOWN_WEIGHT, DOWN_BIAS,
+            1, inner, width, plan[Y], width, ADD, x_at, strip,
+        )  # fmt: skip
+        stage += 5
+    norm_stage(counters, stage, threads, x_at, rows, width, plan[NORM_WEIGHT], plan[NORM_BIAS], eps, plan[OUT])
+
+
+class Weights(NamedTuple):
+    """A body's weights as the kernel takes them, and the arrays that must stay alive meanwhile."""
+
+    table: np.ndarray  # (layers, LAYER) addresses
+    norm: tuple[np.ndarray, np.ndarray]
+    arrays: list[np.ndarray]
+    width: int
+    inner: int
+    heads: int
+    eps: float
+    activation: int
+
+
+def body_weights(p: View, config: RobertaPreLayerNormConfig, threads: int = 1) -> Weights:
+    """The weights of a body, packed if they are not yet."""
+    arrays: list[np.ndarray] = []
+
+    def plain(array: np.ndarray) -> int:
+        arrays.append(np.require(array, np.float32, ("C", "A")))
+        return address(arrays[-1])
+
+    def whole(array: np.ndarray) -> int:
+        if array.ndim == 1 and array.size % WIDTH == 0:
+            return plain(array)
+        arrays.append(packed(array, threads))
+        return address(arrays[-1])
+
+    table = np.empty((config.num_hidden_layers, LAYER), np.int64)
+    for index in range(config.num_hidden_layers):
+        here = p.at(f"encoder.layer.{index}.")
+        own = here.at("attention.")
+        norm1, out, norm2 = own.affine("LayerNorm"), own.affine("output.dense"), here.affine("intermediate.LayerNorm")
+        inner, down = here.affine("intermediate.dense"), here.affine("output.dense")
+        q, k, v = (own.affine(f"self.{name}") for name in ("query", "key", "value"))
+        table[index] = (
+            *map(plain, norm1), *(whole(w) for w, _ in (q, k, v)), *(whole(b) for _, b in (q, k, v)),
+            *map(whole, out), *map(plain, norm2), *map(whole, inner), *map(whole, down),
+        )  # fmt: skip
+    norm = p.affine("LayerNorm")
+    return Weights(
+        table,
+        (np.require(norm[0], np.float32, ("C", "A")), np.require(norm[1], np.float32, ("C", "A"))),
+        arrays,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        config.layer_norm_eps,
+        ACTIVATION_CODES[config.hidden_act],
+    )
+
+
+def encoder(
+    weights: Weights,
+    x: np.ndarray,
+    bounds: np.ndarray,
+    keys: np.ndarray | None = None,
+    read: np.ndarray | None = None,
+    *,
+    threads: int = 1,
+) -> np.ndarray:
+    """Every layer and the final LayerNorm over sequences that lie one after the other.
+
+    Parameters
+    ----------
+    weights : Weights
+    x : float32 (N, C)
+        The embeddings' output; not written to.
+    bounds : int64 (B + 1,)
+        Rows ``bounds[b]:bounds[b + 1]`` are sequence b.
+    keys : bool (N,), optional
+        Rows that may be attended to; all by default.
+    read : int64 (R,), optional
+        Rows whose output is wanted; all by default.
+    threads : int
+
+    Returns
+    -------
+    float32 (N, C), or (R, C) with `read`
+    """
+    n, width = x.shape
+    inner, padded = weights.inner, panels_of(weights.width) * WIDTH
+    back = None
+    if read is not None:
+        read = np.asarray(read, np.int64)
+        if read.size and (np.diff(read) < 0).any():
+            order = np.argsort(read, kind="stable")
+            back, read = np.argsort(order, kind="stable"), np.ascontiguousarray(read[order])
+    rows = n if read is None else len(read)
+    out = np.empty((rows, width), np.float32)
+    if rows == 0:
+        return out
+    bounds = np.ascontiguousarray(bounds, np.int64)
+    lengths = np.diff(bounds)
+    own = 8 * n + 4 * max(BLOCK_ROWS * WIDTH, scratch_size(int(lengths.max()), width // weights.heads))
+    own = -(-own // 64) * 64
+    layers = len(weights.table)
+    stream = np.array(x, np.float32, order="C")  # a copy: the residual stream runs through it
+    most = max(n, rows)  # a row may be read twice
+    room = {
+        "u": (n, width), "y": (most, width), "x_read": (rows, width), "u_read": (rows, width),
+        "scratch": (threads * own // 4,),
+    }  # fmt: skip
+    buffers = {name: np.empty(shape, np.float32) for name, shape in room.items() if read is not None or "_" not in name}
+    # the feed-forward block's hidden rows take the place of the attention's, which are over by then
+    shared = np.empty(max(n * 3 * padded + most * width, most * inner), np.float32)
+    arrays = buffers | {
+        "x": stream, "out": out, "weights": weights.table, "norm_weight": weights.norm[0],
+        "norm_bias": weights.norm[1], "bounds": bounds, "order": np.argsort(-lengths, kind="stable"),
+        "qkv": shared, "context": shared[n * 3 * padded :], "hidden": shared,
+        "counters": counters(layers * _STAGES_PER_LAYER + _STAGES_BESIDES),
+    }  # fmt: skip
+    if keys is not None:
+        arrays["keys"] = np.ascontiguousarray(keys, np.bool_)
+    if read is not None:
+        arrays |= {"read": read, "read_bounds": np.searchsorted(read, bounds)}
+    sizes = {
+        "threads": threads, "layers": layers, "rows": n, "reads": rows, "sequences": len(lengths), "width": width,
+        "inner": inner, "heads": weights.heads, "activation": weights.activation, "scratch_size": own,
+        "eps": int(np.float32(weights.eps).view(np.int32)),
+    }  # fmt: skip
+    plan = np.array([sizes[name] if name in sizes else _address(arrays.get(name)) for name in PLAN], np.int64)
+    at = address(plan)
+    if threads > 1:
+        team(threads).run(lambda thread: run_encoder(at, thread))
+    else:
+        run_encoder(at, 0)
+    return out if back is None else out[back]
+
+
+def _address(array: np.ndarray | None) -> int:
+    return 0 if array is None else address(array)

@@ -1,0 +1,171 @@
+"""Matrix products over packed weights: a (rows, depth) @ panels (depth, columns), with what follows fused in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import vector_math as vm
+from .compiling import part, shared
+from .cpu import TILE, WIDTH
+from .primitives import make_tile
+
+# What is done to a tile while it still lies in the first-level cache.
+NOTHING, GELU, GELU_TANH, QUICK_GELU, RELU, SILU, TANH, ADD = range(8)
+
+# a configuration's `hidden_act` -> what `linear` calls it
+ACTIVATION_CODES = {
+    "gelu": GELU,
+    "gelu_new": GELU_TANH,
+    "gelu_pytorch_tanh": GELU_TANH,
+    "quick_gelu": QUICK_GELU,
+    "relu": RELU,
+    "silu": SILU,
+    "swish": SILU,
+    "tanh": TANH,
+}
+
+ROWS = TILE.rows
+_tile_1 = make_tile(TILE, 1)
+_tile_2 = make_tile(TILE, min(2, ROWS))
+_tile_3 = make_tile(TILE, min(3, ROWS))
+_tile_4 = make_tile(TILE, min(4, ROWS))
+_tile_5 = make_tile(TILE, min(5, ROWS))
+_tile_6 = make_tile(TILE, min(6, ROWS))
+
+
+@shared
+def panels_of(columns: int) -> int:
+    """How many panels hold that many columns."""
+    return -(-columns // WIDTH)
+
+
+@part
+def tile(
+    a: Any, a_at: int, lda: int, panel: Any, panel_at: int, start: Any, start_at: int, lds: int,
+    c: Any, c_at: int, ldc: int, depth: int, rows: int,
+) -> None:  # fmt: skip
+    """`primitives.make_tile` for 1 to `ROWS` rows."""
+    if rows == 6:
+        _tile_6(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 5:
+        _tile_5(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 4:
+        _tile_4(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 3:
+        _tile_3(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 2:
+        _tile_2(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    else:
+        _tile_1(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+
+
+@part
+def activate(what: int, x: Any, count: int) -> None:
+    """An activation of the first `count` numbers of x, in place: one long loop each, which LLVM vectorises."""
+    if what == GELU:
+        for i in range(count):
+            x[i] = vm.gelu(x[i])
+    elif what == GELU_TANH:
+        for i in range(count):
+            x[i] = vm.gelu_tanh(x[i])
+    elif what == QUICK_GELU:
+        for i in range(count):
+            x[i] = vm.quick_gelu(x[i])
+    elif what == RELU:
+        for i in range(count):
+            x[i] = vm.relu(x[i])
+    elif what == SILU:
+        for i in range(count):
+            x[i] = vm.silu(x[i])
+    elif what == TANH:
+        for i in range(count):
+            x[i] = vm.tanh(x[i])
+
+
+@part
+def add_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows: int, width: int) -> None:
+    """A tile of out += one of c."""
+    for i in range(rows):
+        to, at = out_at + i * ldo, c_at + i * ldc
+        if width == WIDTH:
+            for j in range(WIDTH):
+                out[to + j] += c[at + j]
+        else:
+            for j in range(width):
+                out[to + j] += c[at + j]
+
+
+@part
+def copy_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows: int, width: int) -> None:
+    """A tile of out = one of c."""
+    for i in range(rows):
+        to, at = out_at + i * ldo, c_at + i * ldc
+        if width == WIDTH:
+            for j in range(WIDTH):
+                out[to + j] = c[at + j]
+        else:
+            for j in range(width):
+                out[to + j] = c[at + j]
+
+
+@part
+def linear_block(
+    a: Any, lda: int, first_row: int, last_row: int, panels: Any, depth: int, bias: Any,
+    first_panel: int, last_panel: int, columns: int, c: Any, ldc: int,
+    what: int, out: Any, ldo: int, strip: Any, block_depth: int,
+) -> None:  # fmt: skip
+    """Rows [first_row, last_row) and panels [first_panel, last_panel) of c = a @ panels + bias, then `what`.
+
+    All arrays are flat. a (rows, depth) has rows `lda` apart; panels is (panels, depth, WIDTH); bias fills whole
+    panels; c and out (rows, columns) have rows `ldc` and `ldo` apart; where `what` is `ADD`, c is added to out.
+    `strip` is room for one panel's column of c, (last_row - first_row, WIDTH).
+
+    Each number is the sum over blocks of `block_depth`, in order, of sums in order of depth: the same whatever the
+    rows and panels that are computed together.
+    """
+    activated = what != NOTHING and what != ADD
+    for begin in range(0, depth, block_depth):
+        size = min(block_depth, depth - begin)
+        last = begin + size == depth
+        for panel in range(first_panel, last_panel):
+            panel_at = (panel * depth + begin) * WIDTH
+            column = panel * WIDTH
+            width = min(WIDTH, columns - column)
+            at = first_row * ldc + column
+            # a strip of its own for what is wider than the rest of c, and for what goes through a long loop
+            apart = width < WIDTH or (last and activated)
+            to, to_at, ldt = (strip, 0, WIDTH) if apart else (c, at, ldc)
+            if apart and begin > 0:
+                copy_rows(strip, 0, WIDTH, c, at, ldc, last_row - first_row, width)
+            start, start_at, lds = (bias, column, 0) if begin == 0 else (to, to_at, ldt)
+            for row in range(first_row, last_row, ROWS):
+                rows = min(ROWS, last_row - row)
+                down = row - first_row
+                tile(
+                    a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    to, to_at + down * ldt, ldt, size, rows,
+                )  # fmt: skip
+                if last and what == ADD and not apart:
+                    add_rows(out, row * ldo + column, ldo, c, row * ldc + column, ldc, rows, width)
+            if last and activated:
+                activate(what, strip, (last_row - first_row) * WIDTH)
+            if apart:
+                copy_rows(c, at, ldc, strip, 0, WIDTH, last_row - first_row, width)
+                if last and what == ADD:
+                    add_rows(out, first_row * ldo + column, ldo, c, at, ldc, last_row - first_row, width)
+
+
+@part
+def pack_panels(weight: Any, rows: int, depth: int, first_panel: int, last_panel: int, panels: Any) -> None:
+    """Panels of a weight (rows, depth), as checkpoints hold it: panel p holds its rows 16 p ... transposed."""
+    for panel in range(first_panel, last_panel):
+        first = panel * WIDTH
+        width = min(WIDTH, rows - first)
+        for k in range(depth):
+            at = (panel * depth + k) * WIDTH
+            for j in range(width):
+                panels[at + j] = weight[(first + j) * depth + k]
+            for j in range(width, WIDTH):
+                panels[at + j] = np.float32(0.0)

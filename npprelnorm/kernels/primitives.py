@@ -1,0 +1,221 @@
+"""What Numba does not offer and LLVM does: the tile of a matrix product, bits of floats, arrays at an address, and
+counters that threads share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .compiling import inline
+from .cpu import Tile
+
+_WORD, _SINGLE, _INT32 = ir.IntType(64), ir.FloatType(), ir.IntType(32)
+
+
+def make_tile(shape: Tile, rows: int) -> Callable[..., None]:
+    """A function that computes one tile of a matrix product in registers.
+
+    ``tile(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)`` sets c (rows, WIDTH) to
+    start (rows, WIDTH) + a (rows, depth) @ panel (depth, WIDTH). All are flat float32 arrays and offsets into them.
+    a, start and c have rows `lda`, `lds` and `ldc` apart (0 where one row, such as a bias, starts them all); the panel
+    is contiguous. start may be c. All sums stay in vector registers: each step of depth loads one row of the panel,
+    and spreads one number of each row of a over a vector.
+
+    Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication", section 4.
+
+    Parameters
+    ----------
+    shape : Tile
+    rows : int
+        Rows of this tile, at most the shape's: the rest at the lower edge of a matrix has a tile of its own.
+    """
+    vectors, lanes = shape.vectors, shape.lanes
+    vector = ir.VectorType(_SINGLE, lanes)
+    cells = [(i, j) for i in range(rows) for j in range(vectors)]
+
+    def word(value: int) -> Any:
+        return ir.Constant(_WORD, value)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(
+        typingctx: Any, a: Any, a_at: Any, lda: Any, panel: Any, panel_at: Any,
+        start: Any, start_at: Any, lds: Any, c: Any, c_at: Any, ldc: Any, depth: Any,
+    ) -> Any:  # fmt: skip
+        at = types.intp
+        signature = types.void(a, at, at, panel, at, start, at, at, c, at, at, at)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            lda, lds, ldc, depth = args[2], args[7], args[10], args[11]
+
+            def pointer(index: int) -> Any:
+                data = context.make_array(sig.args[index])(context, builder, args[index]).data
+                return builder.gep(data, [args[index + 1]])
+
+            def place(base: Any, leading: Any, i: int, j: int) -> Any:
+                offset = builder.add(builder.mul(leading, word(i)), word(j * lanes))
+                return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+            def multiply_add(x: Any, y: Any, z: Any) -> Any:
+                if not shape.fused:
+                    return builder.fadd(builder.fmul(x, y), z)
+                kind = ir.FunctionType(vector, [vector] * 3)
+                return builder.call(
+                    cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{lanes}f32"), [x, y, z]
+                )
+
+            def spread(number: Any) -> Any:
+                first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(_INT32, 0))
+                everywhere = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
+                return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), everywhere)
+
+            a, panel, start, c = pointer(0), pointer(3), pointer(5), pointer(8)
+            a_rows = [builder.gep(a, [builder.mul(lda, word(i))]) for i in range(rows)]
+            zero = ir.Constant(vector, [0.0] * lanes)
+            entry = builder.block
+            loop, done = builder.append_basic_block("depth"), builder.append_basic_block("done")
+            builder.cbranch(builder.icmp_signed(">", depth, word(0)), loop, done)
+
+            builder.position_at_end(loop)
+            k = builder.phi(_WORD)
+            sums = {cell: builder.phi(vector) for cell in cells}
+            row_at = builder.mul(k, word(vectors * lanes))
+            row = [builder.load(place(builder.gep(panel, [row_at]), word(0), 0, j), align=4) for j in range(vectors)]
+            following = {}
+            for i in range(rows):
+                number = spread(builder.load(builder.gep(a_rows[i], [k]), align=4))
+                for j in range(vectors):
+                    following[i, j] = multiply_add(number, row[j], sums[i, j])
+            k_next = builder.add(k, word(1))
+            k.add_incoming(word(0), entry)
+            k.add_incoming(k_next, loop)
+            for cell in cells:
+                sums[cell].add_incoming(zero, entry)
+                sums[cell].add_incoming(following[cell], loop)
+            builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
+
+            builder.position_at_end(done)
+            for cell in cells:
+                result = builder.phi(vector)
+                result.add_incoming(zero, entry)
+                result.add_incoming(following[cell], loop)
+                following[cell] = result
+            for cell in cells:
+                begun = builder.load(place(start, lds, *cell), align=4)
+                builder.store(builder.fadd(following[cell], begun), place(c, ldc, *cell), align=4)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    function: Callable[..., None] = tile
+    return function
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def float_of_bits(typingctx: Any, bits: Any) -> Any:
+    """The float32 whose bits an int32 holds."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _SINGLE)
+
+    return types.float32(types.int32), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def bits_of_float(typingctx: Any, number: Any) -> Any:
+    """The bits of a float32 as an int32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _INT32)
+
+    return types.int32(types.float32), codegen
+
+
+def _pointer_to(element: Any) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def pointer(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+        return types.CPointer(element)(types.int64), codegen
+
+    return pointer
+
+
+_floats_at, _integers_at, _bytes_at = (_pointer_to(kind) for kind in (types.float32, types.int64, types.uint8))
+
+
+@inline
+def floats(address: int, count: int) -> Any:
+    """The flat float32 array that lies at an address. Nothing holds on to its memory but the caller."""
+    return carray(_floats_at(address), (count,))
+
+
+@inline
+def integers(address: int, count: int) -> Any:
+    """The flat int64 array that lies at an address."""
+    return carray(_integers_at(address), (count,))
+
+
+@inline
+def flags(address: int, count: int) -> Any:
+    """The flat array of bytes (0 or 1: NumPy's booleans) that lies at an address."""
+    return carray(_bytes_at(address), (count,))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetch_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Add to an element of an int64 array in one step that no other thread sees half of; returns what was there."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
+
+    return types.int64(array, types.intp, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetch(typingctx: Any, array: Any, index: Any) -> Any:
+    """An element of an int64 array as other threads left it, and with it all that they wrote before."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(builder.gep(data, [args[1]]), "seq_cst", 8)
+
+    return types.int64(array, types.intp), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pause(typingctx: Any) -> Any:
+    """Tell the processor that this is a loop that waits."""
+    architecture = binding.get_process_triple().partition("-")[0]
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        nothing = ir.VoidType()
+        if architecture in ("x86_64", "i686"):
+            kind = ir.FunctionType(nothing, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        elif architecture in ("aarch64", "arm64"):
+            kind = ir.FunctionType(nothing, [_INT32])
+            hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.hint")
+            builder.call(hint, [ir.Constant(_INT32, 1)])  # "yield"
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def yield_processor(typingctx: Any) -> Any:
+    """Let another thread run, where there are more of them than processors."""
+    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INT32, []), name), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen

@@ -1,0 +1,170 @@
+"""Packed weights: made once for each parameter, when it is first used, and kept as long as the parameter itself.
+
+A parameter that was mapped from a file is read-only, and what was packed of it holds for good; the pages that packing
+has read are given back to the system, so that a loaded model lies in memory once. Any other array may be changed in
+place between two calls, by an optimizer or by its owner: a checksum over all its bytes is compared before each use
+(at the speed of reading it), and it is packed again when it differs. Both copies stay, since both are needed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .compiling import entry
+from .cpu import WIDTH
+from .gemm import pack_panels, panels_of
+from .primitives import bits_of_float, floats, integers
+from .team import counters, hand_in, stages_at, take, team, wait
+
+_ALIGNMENT = 64  # bytes, a cache line
+
+
+def address(array: np.ndarray) -> int:
+    """Where an array's first number lies."""
+    place: int = array.__array_interface__["data"][0]
+    return place
+
+
+def aligned(count: int) -> np.ndarray:
+    """An uninitialised float32 array that begins on a cache line."""
+    room = np.empty(count + _ALIGNMENT // 4, np.float32)
+    return room[-address(room) % _ALIGNMENT // 4 :][:count]
+
+
+def is_constant(array: np.ndarray) -> bool:
+    """Whether nobody can change the array: it is read-only, and so is all that it is a view of."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return False
+        base = base.base
+    return base is not None and memoryview(base).readonly
+
+
+def release(array: np.ndarray) -> None:
+    """Give the mapped pages of an array back to the system, which reads them again should anybody ask."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        offset = address(array) - np.frombuffer(base, np.uint8, 1).__array_interface__["data"][0]
+        begin = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (offset + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
+        if length > 0:
+            base.madvise(mmap.MADV_DONTNEED, begin, length)
+
+
+@entry
+def run_pack(weight_at: int, rows: int, depth: int, panels_at: int, counters_at: int) -> None:
+    """Pack a weight by panels, each a task."""
+    panels = panels_of(rows)
+    weight, packed = floats(weight_at, rows * depth), floats(panels_at, panels * depth * WIDTH)
+    stages = stages_at(counters_at, 1)
+    panel = take(stages, 0)
+    while panel < panels:
+        pack_panels(weight, rows, depth, panel, panel + 1, packed)
+        hand_in(stages, 0)
+        panel = take(stages, 0)
+    wait(stages, 0, panels)
+
+
+@entry
+def run_checksum(words_at: int, count: int, piece: int, sums_at: int, counters_at: int) -> None:
+    """Sums of pieces of an array of 32-bit words, in which each word counts by its place: swapped ones show as well."""
+    pieces = -(-count // piece)
+    words, sums = floats(words_at, count), integers(sums_at, pieces)
+    stages = stages_at(counters_at, 1)
+    task = take(stages, 0)
+    while task < pieces:
+        total = np.int64(0)
+        for i in range(task * piece, min(count, (task + 1) * piece)):
+            total += np.int64(bits_of_float(words[i])) * np.int64(np.int32(2 * i + 1))
+        sums[task] = total
+        hand_in(stages, 0)
+        task = take(stages, 0)
+    wait(stages, 0, pieces)
+
+
+_PIECE = 1 << 18  # numbers that one task of a checksum reads: 1 MiB
+_SMALL = 1 << 18  # numbers below which a team is not worth waking
+
+
+def pack(weight: np.ndarray, threads: int = 1) -> np.ndarray:
+    """A weight (rows, depth) as panels, flat (panels * depth * WIDTH), the last one filled up with zeros."""
+    plain = np.require(weight, np.float32, ("C", "A"))
+    rows, depth = plain.shape
+    panels = aligned(panels_of(rows) * depth * WIDTH)
+    shared = counters(1)
+    arguments = (address(plain), rows, depth, address(panels), address(shared))
+    _spread(lambda thread: run_pack(*arguments), plain.size, threads)
+    return panels
+
+
+def sums_of(array: np.ndarray, threads: int = 1) -> bytes:
+    """What changes when any number of a float32 array does."""
+    plain = np.require(array, np.float32, ("C", "A"))
+    sums, shared = np.zeros(-(-plain.size // _PIECE), np.int64), counters(1)
+    arguments = (address(plain), plain.size, _PIECE, address(sums), address(shared))
+    _spread(lambda thread: run_checksum(*arguments), plain.size, threads)
+    return sums.tobytes()
+
+
+def _spread(task: Callable[[int], None], size: int, threads: int) -> None:
+    if threads > 1 and size > _SMALL:
+        team(threads).run(task)
+    else:
+        task(0)
+
+
+def filled_up(vector: np.ndarray) -> np.ndarray:
+    """A bias with zeros up to whole panels."""
+    result = np.zeros(panels_of(vector.size) * WIDTH, np.float32)
+    result[: vector.size] = vector
+    return result
+
+
+class _Entry(NamedTuple):
+    parameter: weakref.ref[np.ndarray]
+    packed: np.ndarray
+    sums: bytes | None  # None: the parameter cannot change
+
+
+_entries: dict[int, _Entry] = {}
+_lock = threading.Lock()
+
+
+def packed(weight: np.ndarray, threads: int = 1) -> np.ndarray:
+    """The panels of a parameter (rows, depth), or of a bias (rows,); packed if that was not done or it has changed."""
+    key = id(weight)
+    entry = _entries.get(key)
+    if entry is not None and entry.parameter() is weight and entry.sums is None:
+        return entry.packed
+    with _lock:
+        sums = None if is_constant(weight) else sums_of(weight, threads)
+        entry = _entries.get(key)
+        if entry is not None and entry.parameter() is weight and entry.sums == sums:
+            return entry.packed
+        panels = filled_up(weight) if weight.ndim == 1 else pack(weight, threads)
+        if sums is None:
+            release(weight)
+
+        def forget(dead: weakref.ref[np.ndarray], key: int = key) -> None:
+            kept = _entries.get(key)
+            if kept is not None and kept.parameter is dead:
+                del _entries[key]
+
+        _entries[key] = _Entry(weakref.ref(weight, forget), panels, sums)
+        return panels
+
+
+def packed_bytes() -> int:
+    """Memory of all packed weights."""
+    return sum(entry.packed.nbytes for entry in list(_entries.values()))
