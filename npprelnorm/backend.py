@@ -32,7 +32,7 @@ _done = 0.0  # work done by the reference where Numba might have done it
 _threads: int | None = None
 
 
-class use_backend:  # noqa: N801  (used like a function)
+class use_backend:
     """Choose what computes: a call for the whole process, or a ``with`` block that ends the choice again.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Compute the polynomial coefficients that `npprelnorm/kernels/vector_math.py` holds, from the definitions, with mpmath.
+"""Compute the polynomial coefficients that `npprelnorm/kernels/vector_math.py` holds, with mpmath.
 
 Run it (``pip install mpmath``; ``python tools/kernel_coefficients.py``) and compare what it prints with that file:
 

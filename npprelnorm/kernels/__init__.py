@@ -5,7 +5,8 @@ Nothing here is imported before `backend` has decided for it, and nothing here h
 
 from __future__ import annotations
 
-from .encoder import body_weights, encoder
+from .body_weights import body_weights
+from .encoder import encoder
 from .self_test import prepare
 
 __all__ = ["body_weights", "encoder", "prepare"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -46,10 +47,8 @@ def _bases() -> list[Path]:
         return [Path(chosen)]
     bases = [Path(__file__).parent / "__pycache__"]
     user = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
-    try:
+    with contextlib.suppress(RuntimeError):  # a user without a home
         bases.append((Path(user) if user else Path.home() / ".cache") / "npprelnorm")
-    except RuntimeError:  # this user has no home
-        pass
     return bases
 
 

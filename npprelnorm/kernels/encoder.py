@@ -2,98 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ..config import RobertaPreLayerNormConfig
-from ..params import View
 from .attention import attend, scratch_size
+from .body_weights import (
+    DOWN_BIAS,
+    DOWN_WEIGHT,
+    IN_BIAS,
+    IN_WEIGHT,
+    K_BIAS,
+    K_WEIGHT,
+    LAYER,
+    NORM1_BIAS,
+    NORM1_WEIGHT,
+    NORM2_BIAS,
+    NORM2_WEIGHT,
+    OUT_BIAS,
+    OUT_WEIGHT,
+    Q_BIAS,
+    Q_WEIGHT,
+    Weights,
+)  # fmt: skip
 from .compiling import entry, inline, part
-from .cpu import BLOCK_DEPTH, BLOCK_ROWS, WIDTH
-from .gemm import ACTIVATION_CODES, ADD, NOTHING, ROWS, linear_block, panels_of
-from .normalization import layer_norm_rows
+from .cpu import BLOCK_ROWS, WIDTH
+from .gemm import ADD, NOTHING, panels_of
 from .primitives import flags, float_of_bits, floats, integers
+from .stages import linear_stage, norm_stage
 from .team import counters, hand_in, stages_at, take, team, wait
-from .weights import address, packed
+from .weights import address
 
 # What `run_encoder` is told, by place: addresses and sizes.
 PLAN = (
-    "threads layers rows reads sequences width inner heads activation eps "
-    "order bounds keys read read_bounds weights norm_weight norm_bias "
-    "x u qkv context y hidden out x_read u_read scratch scratch_size counters"
-).split()
+    "threads", "layers", "rows", "reads", "sequences", "width", "inner", "heads", "activation", "eps",
+    "order", "bounds", "keys", "read", "read_bounds", "weights", "norm_weight", "norm_bias",
+    "x", "u", "qkv", "context", "y", "hidden", "out", "x_read", "u_read", "scratch", "scratch_size", "counters",
+)  # fmt: skip
 (
     THREADS, LAYERS, N, READS, SEQUENCES, C, F, H, ACTIVATION, EPS,
     ORDER, BOUNDS, KEYS, READ, READ_BOUNDS, WEIGHTS, NORM_WEIGHT, NORM_BIAS,
     X, U, QKV, CONTEXT, Y, HIDDEN, OUT, X_READ, U_READ, SCRATCH, SCRATCH_SIZE, COUNTERS,
 ) = range(len(PLAN))  # fmt: skip
 
-# Each layer's part of the weights, by place.
-LAYER = 16
-(
-    NORM1_WEIGHT, NORM1_BIAS, Q_WEIGHT, K_WEIGHT, V_WEIGHT, Q_BIAS, K_BIAS, V_BIAS,
-    OUT_WEIGHT, OUT_BIAS, NORM2_WEIGHT, NORM2_BIAS, IN_WEIGHT, IN_BIAS, DOWN_WEIGHT, DOWN_BIAS,
-) = range(LAYER)  # fmt: skip
-
-# Tasks for each thread of a stage: enough that one who comes late or is held up costs little.
-_TASKS = 4
 # At most this many stages in a layer, and outside the layers.
 _STAGES_PER_LAYER, _STAGES_BESIDES = 9, 1
-
-
-@part
-def linear_stage(
-    counters: Any, stage: int, threads: int, a_at: int, lda: int, rows: int, weights: Any, weight: int, bias: int,
-    parts: int, depth: int, columns: int, c_at: int, ldc: int, what: int, out_at: int, strip: Any,
-) -> None:  # fmt: skip
-    """c = a @ weight + bias, then `what`, by blocks of rows and groups of panels.
-
-    `weight` and `bias` are places in `weights`, of the first of `parts` matrices side by side in c.
-    """
-    if rows == 0:
-        return
-    a = floats(a_at, rows * lda)
-    panels = panels_of(columns)
-    blocks = -(-rows // BLOCK_ROWS)
-    block = -(-(-(-rows // blocks)) // ROWS) * ROWS
-    blocks = -(-rows // block)
-    groups = min(panels, -(-_TASKS * threads // (blocks * parts)))
-    while groups < panels and groups * blocks * parts % threads != 0:
-        groups += 1
-    tasks = blocks * groups * parts
-    task = take(counters, stage)
-    while task < tasks:
-        group, side = task % groups, task // groups % parts
-        first_row = task // (groups * parts) * block
-        packed = floats(weights[weight + side], panels * depth * WIDTH)
-        biases = floats(weights[bias + side], panels * WIDTH)
-        c = floats(c_at + 4 * side * panels * WIDTH, rows * ldc)
-        linear_block(
-            a, lda, first_row, min(rows, first_row + block), packed, depth, biases,
-            panels * group // groups, panels * (group + 1) // groups, columns, c, ldc,
-            what, floats(out_at, rows * columns), columns, strip, BLOCK_DEPTH,
-        )  # fmt: skip
-        hand_in(counters, stage)
-        task = take(counters, stage)
-    wait(counters, stage, tasks)
-
-
-@part
-def norm_stage(
-    counters: Any, stage: int, threads: int, x_at: int, rows: int, width: int, weight_at: int, bias_at: int, eps: Any,
-    y_at: int,
-) -> None:  # fmt: skip
-    """y = LayerNorm(x), by blocks of rows."""
-    x, y = floats(x_at, rows * width), floats(y_at, rows * width)
-    weight, bias = floats(weight_at, width), floats(bias_at, width)
-    tasks = min(rows, _TASKS * threads)
-    task = take(counters, stage)
-    while task < tasks:
-        layer_norm_rows(x, rows * task // tasks, rows * (task + 1) // tasks, width, weight, bias, eps, y)
-        hand_in(counters, stage)
-        task = take(counters, stage)
-    wait(counters, stage, tasks)
 
 
 @part
@@ -218,57 +171,6 @@ def run_encoder(plan_at: int, thread: int) -> None:
         )  # fmt: skip
         stage += 5
     norm_stage(counters, stage, threads, x_at, rows, width, plan[NORM_WEIGHT], plan[NORM_BIAS], eps, plan[OUT])
-
-
-class Weights(NamedTuple):
-    """A body's weights as the kernel takes them, and the arrays that must stay alive meanwhile."""
-
-    table: np.ndarray  # (layers, LAYER) addresses
-    norm: tuple[np.ndarray, np.ndarray]
-    arrays: list[np.ndarray]
-    width: int
-    inner: int
-    heads: int
-    eps: float
-    activation: int
-
-
-def body_weights(p: View, config: RobertaPreLayerNormConfig, threads: int = 1) -> Weights:
-    """The weights of a body, packed if they are not yet."""
-    arrays: list[np.ndarray] = []
-
-    def plain(array: np.ndarray) -> int:
-        arrays.append(np.require(array, np.float32, ("C", "A")))
-        return address(arrays[-1])
-
-    def whole(array: np.ndarray) -> int:
-        if array.ndim == 1 and array.size % WIDTH == 0:
-            return plain(array)
-        arrays.append(packed(array, threads))
-        return address(arrays[-1])
-
-    table = np.empty((config.num_hidden_layers, LAYER), np.int64)
-    for index in range(config.num_hidden_layers):
-        here = p.at(f"encoder.layer.{index}.")
-        own = here.at("attention.")
-        norm1, out, norm2 = own.affine("LayerNorm"), own.affine("output.dense"), here.affine("intermediate.LayerNorm")
-        inner, down = here.affine("intermediate.dense"), here.affine("output.dense")
-        q, k, v = (own.affine(f"self.{name}") for name in ("query", "key", "value"))
-        table[index] = (
-            *map(plain, norm1), *(whole(w) for w, _ in (q, k, v)), *(whole(b) for _, b in (q, k, v)),
-            *map(whole, out), *map(plain, norm2), *map(whole, inner), *map(whole, down),
-        )  # fmt: skip
-    norm = p.affine("LayerNorm")
-    return Weights(
-        table,
-        (np.require(norm[0], np.float32, ("C", "A")), np.require(norm[1], np.float32, ("C", "A"))),
-        arrays,
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads,
-        config.layer_norm_eps,
-        ACTIVATION_CODES[config.hidden_act],
-    )
 
 
 def encoder(

@@ -8,7 +8,8 @@ from ..config import RobertaPreLayerNormConfig
 from ..layers import layer
 from ..ops.normalization import layer_norm
 from ..params import View, body_shapes, initial
-from .encoder import body_weights, encoder
+from .body_weights import body_weights
+from .encoder import encoder
 
 
 def prepare() -> None:

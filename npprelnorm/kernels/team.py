@@ -21,6 +21,7 @@ from .primitives import fetch, fetch_add, integers, pause, yield_processor
 
 # Counters of a stage, each on a cache line of its own (two lines, which some processors fetch together).
 _STRIDE = 16
+_SMALL = 1 << 17  # numbers that one thread is through with before another is awake
 _PATIENCE = 2000  # looks at a counter before the processor is offered to another thread
 
 
@@ -147,6 +148,14 @@ def team(size: int) -> Team:
         if _team is None:
             _team = Team(size)
         return _team
+
+
+def spread(task: Callable[[int], None], work: int, threads: int) -> None:
+    """Run a task by a team, where its work (numbers that it touches) is worth waking one."""
+    if threads > 1 and work > _SMALL:
+        team(threads).run(task)
+    else:
+        task(0)
 
 
 def _forget_team(broken: Team) -> None:

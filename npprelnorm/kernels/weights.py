@@ -1,9 +1,10 @@
 """Packed weights: made once for each parameter, when it is first used, and kept as long as the parameter itself.
 
-A parameter that was mapped from a file is read-only, and what was packed of it holds for good; the pages that packing
-has read are given back to the system, so that a loaded model lies in memory once. Any other array may be changed in
-place between two calls, by an optimizer or by its owner: a checksum over all its bytes is compared before each use
-(at the speed of reading it), and it is packed again when it differs. Both copies stay, since both are needed.
+A parameter that was mapped from a file is read-only, and what was packed of it holds as long as it stays so; the pages
+that packing has read are given back to the system, so that a loaded model lies in memory once. A writeable array may
+be changed in place between two calls, by an optimizer or by its owner: a checksum over all its bytes is compared
+before each use (at the speed of reading it), and it is packed again when that differs. Both copies stay, since both
+are needed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import mmap
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from .compiling import entry
 from .cpu import WIDTH
 from .gemm import pack_panels, panels_of
 from .primitives import bits_of_float, floats, integers
-from .team import counters, hand_in, stages_at, take, team, wait
+from .team import counters, hand_in, spread, stages_at, take, wait
 
 _ALIGNMENT = 64  # bytes, a cache line
 
@@ -38,13 +38,13 @@ def aligned(count: int) -> np.ndarray:
 
 
 def is_constant(array: np.ndarray) -> bool:
-    """Whether nobody can change the array: it is read-only, and so is all that it is a view of."""
+    """Whether the array is locked: read-only, and so is all that it is a view of."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if base.flags.writeable:
             return False
         base = base.base
-    return base is not None and memoryview(base).readonly
+    return base is None or memoryview(base).readonly
 
 
 def release(array: np.ndarray) -> None:
@@ -94,7 +94,6 @@ def run_checksum(words_at: int, count: int, piece: int, sums_at: int, counters_a
 
 
 _PIECE = 1 << 18  # numbers that one task of a checksum reads: 1 MiB
-_SMALL = 1 << 18  # numbers below which a team is not worth waking
 
 
 def pack(weight: np.ndarray, threads: int = 1) -> np.ndarray:
@@ -104,7 +103,7 @@ def pack(weight: np.ndarray, threads: int = 1) -> np.ndarray:
     panels = aligned(panels_of(rows) * depth * WIDTH)
     shared = counters(1)
     arguments = (address(plain), rows, depth, address(panels), address(shared))
-    _spread(lambda thread: run_pack(*arguments), plain.size, threads)
+    spread(lambda thread: run_pack(*arguments), plain.size, threads)
     return panels
 
 
@@ -113,15 +112,8 @@ def sums_of(array: np.ndarray, threads: int = 1) -> bytes:
     plain = np.require(array, np.float32, ("C", "A"))
     sums, shared = np.zeros(-(-plain.size // _PIECE), np.int64), counters(1)
     arguments = (address(plain), plain.size, _PIECE, address(sums), address(shared))
-    _spread(lambda thread: run_checksum(*arguments), plain.size, threads)
+    spread(lambda thread: run_checksum(*arguments), plain.size, threads)
     return sums.tobytes()
-
-
-def _spread(task: Callable[[int], None], size: int, threads: int) -> None:
-    if threads > 1 and size > _SMALL:
-        team(threads).run(task)
-    else:
-        task(0)
 
 
 def filled_up(vector: np.ndarray) -> np.ndarray:
@@ -145,7 +137,7 @@ def packed(weight: np.ndarray, threads: int = 1) -> np.ndarray:
     """The panels of a parameter (rows, depth), or of a bias (rows,); packed if that was not done or it has changed."""
     key = id(weight)
     entry = _entries.get(key)
-    if entry is not None and entry.parameter() is weight and entry.sums is None:
+    if entry is not None and entry.parameter() is weight and entry.sums is None and not weight.flags.writeable:
         return entry.packed
     with _lock:
         sums = None if is_constant(weight) else sums_of(weight, threads)

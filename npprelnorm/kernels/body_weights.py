@@ -1,0 +1,120 @@
+"""A body's weights as the encoder's kernel takes them: a table of addresses."""
+
+from __future__ import annotations
+
+import weakref
+from typing import NamedTuple
+
+import numpy as np
+
+from ..config import RobertaPreLayerNormConfig
+from ..params import View
+from .cpu import WIDTH
+from .gemm import ACTIVATION_CODES
+from .weights import address, is_constant, packed
+
+# Each layer's part of the table, by place.
+LAYER = 16
+(
+    NORM1_WEIGHT, NORM1_BIAS, Q_WEIGHT, K_WEIGHT, V_WEIGHT, Q_BIAS, K_BIAS, V_BIAS,
+    OUT_WEIGHT, OUT_BIAS, NORM2_WEIGHT, NORM2_BIAS, IN_WEIGHT, IN_BIAS, DOWN_WEIGHT, DOWN_BIAS,
+) = range(LAYER)  # fmt: skip
+
+_NAMES = (
+    "attention.LayerNorm.weight",
+    "attention.LayerNorm.bias",
+    "attention.self.query.weight",
+    "attention.self.key.weight",
+    "attention.self.value.weight",
+    "attention.self.query.bias",
+    "attention.self.key.bias",
+    "attention.self.value.bias",
+    "attention.output.dense.weight",
+    "attention.output.dense.bias",
+    "intermediate.LayerNorm.weight",
+    "intermediate.LayerNorm.bias",
+    "intermediate.dense.weight",
+    "intermediate.dense.bias",
+    "output.dense.weight",
+    "output.dense.bias",
+)
+
+
+class Weights(NamedTuple):
+    """A body's weights, and the arrays that must stay alive while the kernel runs."""
+
+    table: np.ndarray  # (layers, LAYER) addresses
+    norm: tuple[np.ndarray, np.ndarray]
+    arrays: list[np.ndarray]
+    width: int = 0
+    inner: int = 0
+    heads: int = 0
+    eps: float = 0.0
+    activation: int = 0
+
+
+class _Known(NamedTuple):
+    """The table of a body whose packed weights cannot change, and the parameters that it was made of."""
+
+    parameters: list[tuple[str, weakref.ref[np.ndarray]]]
+    weights: Weights
+
+
+_known: dict[int, _Known] = {}  # by the identity of one parameter, which takes the entry along when it goes
+
+
+def body_weights(p: View, config: RobertaPreLayerNormConfig, threads: int = 1) -> Weights:
+    """The weights of a body: packed, if they are not yet or have changed."""
+    first = p["encoder.layer.0.attention.self.query.weight"] if config.num_hidden_layers else None
+    known = _known.get(id(first))
+    if known is not None and all(_is_still(p.params.get(name), parameter) for name, parameter in known.parameters):
+        weights = known.weights
+    else:
+        names, weights, constant = _tabulate(p, config.num_hidden_layers, threads)
+        if constant and first is not None:
+            key = id(first)
+
+            def forget(dead: weakref.ref[np.ndarray]) -> None:
+                kept = _known.get(key)
+                if kept is not None and kept.parameters[0][1] is dead:
+                    del _known[key]
+
+            parameters = [(name, weakref.ref(p.params[name])) for name in names]
+            name = f"{p.prefix}encoder.layer.0.attention.self.query.weight"
+            _known[key] = _Known([(name, weakref.ref(first, forget)), *parameters], weights)
+    return weights._replace(
+        width=config.hidden_size,
+        inner=config.intermediate_size,
+        heads=config.num_attention_heads,
+        eps=config.layer_norm_eps,
+        activation=ACTIVATION_CODES[config.hidden_act],
+    )
+
+
+def _is_still(parameter: np.ndarray | None, known: weakref.ref[np.ndarray]) -> bool:
+    return parameter is not None and parameter is known() and not parameter.flags.writeable
+
+
+def _tabulate(p: View, layers: int, threads: int) -> tuple[list[str], Weights, bool]:
+    """The names of all parameters of the layers, their table, and whether what it points to holds for good."""
+    names = [f"{p.prefix}LayerNorm.weight", f"{p.prefix}LayerNorm.bias"]
+    norm = (_plain(p.params[names[0]]), _plain(p.params[names[1]]))
+    table = np.empty((layers, LAYER), np.int64)
+    arrays: list[np.ndarray] = []
+    constant = True
+    for index in range(layers):
+        for place, tail in enumerate(_NAMES):
+            names.append(f"{p.prefix}encoder.layer.{index}.{tail}")
+            parameter = p.params[names[-1]]
+            if parameter.ndim == 1 and ("LayerNorm" in tail or parameter.size % WIDTH == 0):
+                array = _plain(parameter)
+            else:
+                array = packed(parameter, threads)
+            arrays.append(array)
+            table[index, place] = address(array)
+            constant = constant and is_constant(parameter)
+    return names, Weights(table, norm, arrays), constant
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    return np.require(array, np.float32, ("C", "A"))

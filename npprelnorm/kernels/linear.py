@@ -1,0 +1,44 @@
+"""Twin of `ops.linear.linear`, in float32, over weights that are packed once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ops.linear import LinearCache
+from .compiling import entry
+from .cpu import BLOCK_ROWS, WIDTH
+from .gemm import NOTHING
+from .primitives import floats, integers
+from .stages import linear_stage
+from .team import counters, spread, stages_at
+from .weights import address, aligned, filled_up, packed
+
+
+@entry
+def run_linear(
+    a_at: int, rows: int, depth: int, weights_at: int, columns: int, c_at: int, what: int, threads: int, thread: int,
+    strips_at: int, counters_at: int,
+) -> None:  # fmt: skip
+    """c = a @ weight + bias, then an activation; the table at `weights_at` has the two addresses."""
+    strip = floats(strips_at + thread * 4 * BLOCK_ROWS * WIDTH, BLOCK_ROWS * WIDTH)
+    linear_stage(
+        stages_at(counters_at, 1), 0, threads, a_at, depth, rows, integers(weights_at, 2), 0, 1,
+        1, depth, columns, c_at, columns, what, c_at, strip,
+    )  # fmt: skip
+
+
+def linear(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, what: int = NOTHING, threads: int = 1
+) -> tuple[np.ndarray, LinearCache]:
+    """Twin of `ops.linear.linear`; `what` is an activation of `gemm` that is fused in."""
+    plain = np.require(x, np.float32, ("C", "A"))
+    columns, depth = weight.shape
+    rows = plain.size // depth
+    y = np.empty((*x.shape[:-1], columns), np.float32)
+    panels, biases = packed(weight, threads), filled_up(bias)
+    table = np.array([address(panels), address(biases)])
+    strips, shared = aligned(threads * BLOCK_ROWS * WIDTH), counters(1)
+    arguments = (address(plain), rows, depth, address(table), columns, address(y), what, threads)
+    more = (address(strips), address(shared))
+    spread(lambda thread: run_linear(*arguments, thread, *more), rows * columns * depth // 64, threads)
+    return y, LinearCache(x, weight)
