@@ -11,8 +11,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # without torch these could only be skipped, one by one; `pytest -m reference` then says that it found no test
+collect_ignore_glob = []
 if importlib.util.find_spec("torch") is None:
-    collect_ignore_glob = ["reference/*"]
+    collect_ignore_glob += ["reference/*"]
+
+# the same of the kernels: where Numba is not installed, the header of the run says that their tests are left out
+if importlib.util.find_spec("numba") is None:
+    collect_ignore_glob += ["kernels/*"]
+
+
+def pytest_report_header() -> str:
+    """Whether the kernels are tested."""
+    if importlib.util.find_spec("numba") is None:
+        return "kernels: left out, because numba is not installed"
+    return "kernels: tested"
+
 
 # no deadline and no complaint about slow examples: both measure how busy the machine is
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
