@@ -85,6 +85,8 @@ if TYPE_CHECKING:
     from .auto import AutoModelForQuestionAnswering as AutoModelForQuestionAnswering
     from .auto import AutoModelForSequenceClassification as AutoModelForSequenceClassification
     from .auto import AutoModelForTokenClassification as AutoModelForTokenClassification
+    from .backend import set_threads as set_threads
+    from .backend import use_backend as use_backend
     from .bert import BertForMaskedLM as BertForMaskedLM
     from .bert import BertForMultipleChoice as BertForMultipleChoice
     from .bert import BertForQuestionAnswering as BertForQuestionAnswering
@@ -92,8 +94,6 @@ if TYPE_CHECKING:
     from .bert import BertForTokenClassification as BertForTokenClassification
     from .bert import BertLMHeadModel as BertLMHeadModel
     from .bert import BertModel as BertModel
-    from .backend import set_threads as set_threads
-    from .backend import use_backend as use_backend
     from .cache import KeyValueCache as KeyValueCache
     from .classifiers import RobertaPreLayerNormForMultipleChoice as RobertaPreLayerNormForMultipleChoice
     from .classifiers import RobertaPreLayerNormForQuestionAnswering as RobertaPreLayerNormForQuestionAnswering

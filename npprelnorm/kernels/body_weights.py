@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..config import RobertaPreLayerNormConfig
+from ..family import POST_LN, Order
 from ..params import View
 from .cpu import WIDTH
 from .gemm import ACTIVATION_CODES
@@ -20,36 +21,36 @@ LAYER = 16
     OUT_WEIGHT, OUT_BIAS, NORM2_WEIGHT, NORM2_BIAS, IN_WEIGHT, IN_BIAS, DOWN_WEIGHT, DOWN_BIAS,
 ) = range(LAYER)  # fmt: skip
 
-_NAMES = (
-    "attention.LayerNorm.weight",
-    "attention.LayerNorm.bias",
-    "attention.self.query.weight",
-    "attention.self.key.weight",
-    "attention.self.value.weight",
-    "attention.self.query.bias",
-    "attention.self.key.bias",
-    "attention.self.value.bias",
-    "attention.output.dense.weight",
-    "attention.output.dense.bias",
-    "intermediate.LayerNorm.weight",
-    "intermediate.LayerNorm.bias",
-    "intermediate.dense.weight",
-    "intermediate.dense.bias",
-    "output.dense.weight",
-    "output.dense.bias",
-)
+
+def _names(order: Order) -> list[str]:
+    """The names of a layer's parameters, in the order of the table."""
+    attention = [f"attention.self.{part}" for part in ("query", "key", "value")]
+    return [
+        *_both(f"attention.{order.attention_norm}"),
+        *(f"{name}.weight" for name in attention),
+        *(f"{name}.bias" for name in attention),
+        *_both("attention.output.dense"),
+        *_both(order.feed_forward_norm),
+        *_both("intermediate.dense"),
+        *_both("output.dense"),
+    ]
+
+
+def _both(name: str) -> tuple[str, str]:
+    return f"{name}.weight", f"{name}.bias"
 
 
 class Weights(NamedTuple):
     """A body's weights, and the arrays that must stay alive while the kernel runs."""
 
     table: np.ndarray  # (layers, LAYER) addresses
-    norm: tuple[np.ndarray, np.ndarray]
+    norm: list[np.ndarray]  # weight and bias of the final LayerNorm; empty where there is none
     arrays: list[np.ndarray]
     width: int = 0
     inner: int = 0
     heads: int = 0
     eps: float = 0.0
+    post_ln: bool = False
     activation: int = 0
 
 
@@ -70,7 +71,7 @@ def body_weights(p: View, config: RobertaPreLayerNormConfig, threads: int = 1) -
     if known is not None and all(_is_still(p.params.get(name), parameter) for name, parameter in known.parameters):
         weights = known.weights
     else:
-        names, weights, constant = _tabulate(p, config.num_hidden_layers, threads)
+        names, weights, constant = _tabulate(p, config.num_hidden_layers, config.family.order, threads)
         if constant and first is not None:
             key = id(first)
 
@@ -87,6 +88,7 @@ def body_weights(p: View, config: RobertaPreLayerNormConfig, threads: int = 1) -
         inner=config.intermediate_size,
         heads=config.num_attention_heads,
         eps=config.layer_norm_eps,
+        post_ln=config.family.order.name == POST_LN.name,
         activation=ACTIVATION_CODES[config.hidden_act],
     )
 
@@ -95,15 +97,15 @@ def _is_still(parameter: np.ndarray | None, known: weakref.ref[np.ndarray]) -> b
     return parameter is not None and parameter is known() and not parameter.flags.writeable
 
 
-def _tabulate(p: View, layers: int, threads: int) -> tuple[list[str], Weights, bool]:
+def _tabulate(p: View, layers: int, order: Order, threads: int) -> tuple[list[str], Weights, bool]:
     """The names of all parameters of the layers, their table, and whether what it points to holds for good."""
-    names = [f"{p.prefix}LayerNorm.weight", f"{p.prefix}LayerNorm.bias"]
-    norm = (_plain(p.params[names[0]]), _plain(p.params[names[1]]))
+    names = [p.prefix + name for name in _both("LayerNorm")] if order.has_final_norm else []
+    norm = [_plain(p.params[name]) for name in names]
     table = np.empty((layers, LAYER), np.int64)
     arrays: list[np.ndarray] = []
     constant = True
     for index in range(layers):
-        for place, tail in enumerate(_NAMES):
+        for place, tail in enumerate(_names(order)):
             names.append(f"{p.prefix}encoder.layer.{index}.{tail}")
             parameter = p.params[names[-1]]
             if parameter.ndim == 1 and ("LayerNorm" in tail or parameter.size % WIDTH == 0):

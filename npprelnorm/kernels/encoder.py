@@ -35,25 +35,26 @@ from .weights import address
 
 # What `run_encoder` is told, by place: addresses and sizes.
 PLAN = (
-    "threads", "layers", "rows", "reads", "sequences", "width", "inner", "heads", "activation", "eps",
+    "threads", "layers", "rows", "reads", "sequences", "width", "inner", "heads", "activation", "eps", "post_ln",
     "order", "bounds", "keys", "read", "read_bounds", "weights", "norm_weight", "norm_bias",
     "x", "u", "qkv", "context", "y", "hidden", "out", "x_read", "u_read", "scratch", "scratch_size", "counters",
 )  # fmt: skip
 (
-    THREADS, LAYERS, N, READS, SEQUENCES, C, F, H, ACTIVATION, EPS,
+    THREADS, LAYERS, N, READS, SEQUENCES, C, F, H, ACTIVATION, EPS, POST_LN,
     ORDER, BOUNDS, KEYS, READ, READ_BOUNDS, WEIGHTS, NORM_WEIGHT, NORM_BIAS,
     X, U, QKV, CONTEXT, Y, HIDDEN, OUT, X_READ, U_READ, SCRATCH, SCRATCH_SIZE, COUNTERS,
 ) = range(len(PLAN))  # fmt: skip
+PLAN_SIZE = len(PLAN)
 
 # At most this many stages in a layer, and outside the layers.
 _STAGES_PER_LAYER, _STAGES_BESIDES = 9, 1
 
 
 @part
-def gather_stage(counters: Any, stage: int, plan: Any) -> None:
-    """The rows of x and u that are read, each a task."""
+def gather_stage(counters: Any, stage: int, plan: Any, x_at: int, u_at: int) -> None:
+    """The rows of x, and of u where that is another array, that are read: each a task."""
     rows, reads, width = plan[N], plan[READS], plan[C]
-    x, u = floats(plan[X], rows * width), floats(plan[U], rows * width)
+    x, u = floats(x_at, rows * width), floats(u_at, rows * width)
     x_read, u_read = floats(plan[X_READ], reads * width), floats(plan[U_READ], reads * width)
     read = integers(plan[READ], reads)
     task = take(counters, stage)
@@ -61,7 +62,9 @@ def gather_stage(counters: Any, stage: int, plan: Any) -> None:
         at = read[task] * width
         for i in range(width):
             x_read[task * width + i] = x[at + i]
-            u_read[task * width + i] = u[at + i]
+        if u_at != x_at:
+            for i in range(width):
+                u_read[task * width + i] = u[at + i]
         hand_in(counters, stage)
         task = take(counters, stage)
     wait(counters, stage, reads)
@@ -117,7 +120,7 @@ def _eps_of(plan: Any) -> Any:
 @entry
 def run_encoder(plan_at: int, thread: int) -> None:
     """What each thread of the team runs: every stage in turn, as many of its tasks as it can get."""
-    plan = integers(plan_at, 30)
+    plan = integers(plan_at, PLAN_SIZE)
     rows, width, inner, threads = plan[N], plan[C], plan[F], plan[THREADS]
     layers, sequences = plan[LAYERS], plan[SEQUENCES]
     padded = panels_of(width) * WIDTH
@@ -128,21 +131,27 @@ def run_encoder(plan_at: int, thread: int) -> None:
     own = plan[SCRATCH] + thread * plan[SCRATCH_SIZE]
     key_rows = integers(own, rows)
     strip = floats(own + 8 * rows, (plan[SCRATCH_SIZE] - 8 * rows) // 4)
-    x_at, u_at, q_at, ldq = plan[X], plan[U], plan[QKV], 3 * padded
+    # what goes into a block: x itself in post-LN, whose LayerNorm comes after
+    post_ln = plan[POST_LN] != 0
+    x_at, q_at, ldq = plan[X], plan[QKV], 3 * padded
+    u_at = x_at if post_ln else plan[U]
     query_bounds = integers(plan[BOUNDS], sequences + 1)
     stage = 0
     for index in range(layers):
         layer = weights[index * LAYER : (index + 1) * LAYER]
-        norm_stage(counters, stage, threads, x_at, rows, width, layer[NORM1_WEIGHT], layer[NORM1_BIAS], eps, u_at)
-        stage += 1
-        if index == layers - 1 and plan[READ] != 0:
+        last = index == layers - 1
+        if not post_ln:
+            norm_stage(counters, stage, threads, x_at, rows, width, layer[NORM1_WEIGHT], layer[NORM1_BIAS], eps, u_at)
+            stage += 1
+        if last and plan[READ] != 0:
             # keys and values of every row; everything else only of those that are read
             linear_stage(
                 counters, stage, threads, u_at, width, rows, layer, K_WEIGHT, K_BIAS,
                 2, width, width, plan[QKV] + 4 * padded, 3 * padded, NOTHING, x_at, strip,
             )  # fmt: skip
-            gather_stage(counters, stage + 1, plan)
-            rows, x_at, u_at, q_at, ldq = plan[READS], plan[X_READ], plan[U_READ], plan[Y], width
+            gather_stage(counters, stage + 1, plan, x_at, u_at)
+            rows, x_at, q_at, ldq = plan[READS], plan[X_READ], plan[Y], width
+            u_at = x_at if post_ln else plan[U_READ]
             linear_stage(
                 counters, stage + 2, threads, u_at, width, rows, layer, Q_WEIGHT, Q_BIAS,
                 1, width, width, q_at, ldq, NOTHING, x_at, strip,
@@ -160,7 +169,9 @@ def run_encoder(plan_at: int, thread: int) -> None:
             counters, stage + 1, threads, plan[CONTEXT], width, rows, layer, OUT_WEIGHT, OUT_BIAS,
             1, width, width, plan[Y], width, ADD, x_at, strip,
         )  # fmt: skip
-        norm_stage(counters, stage + 2, threads, x_at, rows, width, layer[NORM2_WEIGHT], layer[NORM2_BIAS], eps, u_at)
+        # the LayerNorm after the attention in post-LN, and that before the feed-forward block in pre-LN
+        norm = NORM1_WEIGHT if post_ln else NORM2_WEIGHT
+        norm_stage(counters, stage + 2, threads, x_at, rows, width, layer[norm], layer[norm + 1], eps, u_at)
         linear_stage(
             counters, stage + 3, threads, u_at, width, rows, layer, IN_WEIGHT, IN_BIAS,
             1, width, inner, plan[HIDDEN], inner, plan[ACTIVATION], x_at, strip,
@@ -170,7 +181,12 @@ def run_encoder(plan_at: int, thread: int) -> None:
             1, inner, width, plan[Y], width, ADD, x_at, strip,
         )  # fmt: skip
         stage += 5
-    norm_stage(counters, stage, threads, x_at, rows, width, plan[NORM_WEIGHT], plan[NORM_BIAS], eps, plan[OUT])
+        if post_ln:
+            y_at = plan[OUT] if last else x_at
+            norm_stage(counters, stage, threads, x_at, rows, width, layer[NORM2_WEIGHT], layer[NORM2_BIAS], eps, y_at)
+            stage += 1
+    if not post_ln:
+        norm_stage(counters, stage, threads, x_at, rows, width, plan[NORM_WEIGHT], plan[NORM_BIAS], eps, plan[OUT])
 
 
 def encoder(
@@ -182,7 +198,7 @@ def encoder(
     *,
     threads: int = 1,
 ) -> np.ndarray:
-    """Every layer and the final LayerNorm over sequences that lie one after the other.
+    """Every layer and the final LayerNorm (pre-LN alone) over sequences that lie one after the other.
 
     Parameters
     ----------
@@ -228,11 +244,13 @@ def encoder(
     # the feed-forward block's hidden rows take the place of the attention's, which are over by then
     shared = np.empty(max(n * 3 * padded + most * width, most * inner), np.float32)
     arrays = buffers | {
-        "x": stream, "out": out, "weights": weights.table, "norm_weight": weights.norm[0],
-        "norm_bias": weights.norm[1], "bounds": bounds, "order": np.argsort(-lengths, kind="stable"),
+        "x": stream, "out": out, "weights": weights.table, "bounds": bounds,
+        "order": np.argsort(-lengths, kind="stable"),
         "qkv": shared, "context": shared[n * 3 * padded :], "hidden": shared,
         "counters": counters(layers * _STAGES_PER_LAYER + _STAGES_BESIDES),
     }  # fmt: skip
+    if weights.norm:
+        arrays |= {"norm_weight": weights.norm[0], "norm_bias": weights.norm[1]}
     if keys is not None:
         arrays["keys"] = np.ascontiguousarray(keys, np.bool_)
     if read is not None:
@@ -240,6 +258,7 @@ def encoder(
     sizes = {
         "threads": threads, "layers": layers, "rows": n, "reads": rows, "sequences": len(lengths), "width": width,
         "inner": inner, "heads": weights.heads, "activation": weights.activation, "scratch_size": own,
+        "post_ln": int(weights.post_ln),
         "eps": int(np.float32(weights.eps).view(np.int32)),
     }  # fmt: skip
     plan = np.array([sizes[name] if name in sizes else _address(arrays.get(name)) for name in PLAN], np.int64)

@@ -13,9 +13,8 @@ from kernel_calls import THREADS, locked, norm_error
 from strategies import ACTIVATION_NAMES, random_params, seeds, tiny_config
 
 from npprelnorm import RobertaPreLayerNormConfig
+from npprelnorm.body import encoder as reference
 from npprelnorm.kernels import body_weights, encoder
-from npprelnorm.layers import layer
-from npprelnorm.ops.normalization import layer_norm
 from npprelnorm.params import Params, View, body_shapes
 
 
@@ -24,22 +23,12 @@ def float32_params(config: RobertaPreLayerNormConfig, seed: int = 0) -> Params:
     return {name: value.astype(np.float32) for name, value in random_params(shapes, seed).items()}
 
 
-def one_by_one(
+def exact(
     params: Params, config: RobertaPreLayerNormConfig, x: np.ndarray, bounds: np.ndarray, keys: np.ndarray | None
 ) -> np.ndarray:
-    """The reference on each sequence by itself, in float64."""
+    """The reference in float64."""
     p = View({name: value.astype(np.float64) for name, value in params.items()})
-    results = [np.zeros((0, x.shape[1]))]
-    for first, last in itertools.pairwise(bounds):
-        if first == last:
-            continue
-        h = x[None, first:last].astype(np.float64)
-        mask = None if keys is None else np.where(keys[first:last], 0.0, np.finfo(np.float64).min)
-        for index in range(config.num_hidden_layers):
-            h, _ = layer(h, p.at(f"encoder.layer.{index}."), config, mask=mask)
-        h, _ = layer_norm(h, *p.affine("LayerNorm"), config.layer_norm_eps)
-        results.append(h[0])
-    return np.concatenate(results)
+    return reference(p, config, x.astype(np.float64), bounds, keys, None)
 
 
 def packed_batch(seed: int, lengths: list[int], width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,14 +48,15 @@ def packed_batch(seed: int, lengths: list[int], width: int) -> tuple[np.ndarray,
     masked=st.booleans(),
     reading=st.booleans(),
     threads=st.sampled_from(THREADS),
+    post_ln=st.booleans(),
 )
 def test_against_the_reference(
     seed: int, lengths: list[int], heads: int, size: int, inner: int, layers: int, masked: bool, reading: bool,
-    threads: int,
+    threads: int, post_ln: bool,
 ) -> None:  # fmt: skip
     config = tiny_config(
-        num_hidden_layers=layers, num_attention_heads=heads, hidden_size=heads * size, intermediate_size=inner,
-        layer_norm_eps=1e-2,
+        "roberta" if post_ln else "roberta-prelayernorm", num_hidden_layers=layers,
+        num_attention_heads=heads, hidden_size=heads * size, intermediate_size=inner, layer_norm_eps=1e-2,
     )  # fmt: skip
     params = float32_params(config, seed)
     x, bounds = packed_batch(seed, lengths, config.hidden_size)
@@ -74,7 +64,7 @@ def test_against_the_reference(
     keys = rng.random(len(x)) < 0.6 if masked else None
     read = rng.integers(0, len(x), rng.integers(0, len(x) + 3)) if reading and len(x) else None
     y = encoder(body_weights(View(params), config, threads), x, bounds, keys, read, threads=threads)
-    expected = one_by_one(params, config, x, bounds, keys)
+    expected = exact(params, config, x, bounds, keys)
     if read is not None:
         expected = expected[read]
     assert y.dtype == np.float32
@@ -88,7 +78,7 @@ def test_every_activation_at_real_head_sizes(name: str) -> None:
     params = {name: value * np.float32(0.4) for name, value in float32_params(config).items()}
     x, bounds = packed_batch(0, [70, 1, 130], 128)
     y = encoder(body_weights(View(params), config), x, bounds)
-    assert norm_error(y, one_by_one(params, config, x, bounds, None)) < 2e-6
+    assert norm_error(y, exact(params, config, x, bounds, None)) < 2e-6
 
 
 def test_threads_company_and_order_change_no_bit() -> None:
@@ -113,7 +103,7 @@ def test_a_sequence_without_keys_sees_all_its_rows_alike() -> None:
     x, bounds = packed_batch(0, [5, 6], 12)
     keys = np.array([False] * 5 + [True] * 6)
     y = encoder(body_weights(View(params), config), x, bounds, keys)
-    np.testing.assert_allclose(y, one_by_one(params, config, x, bounds, keys), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(y, exact(params, config, x, bounds, keys), rtol=0, atol=1e-4)
 
 
 def test_nan_stays_in_its_sequence() -> None:
@@ -193,5 +183,5 @@ def test_settings_that_change_are_noticed() -> None:
     for change in ({"layer_norm_eps": 0.5}, {"hidden_act": "relu"}, {"num_attention_heads": 2}):
         other = tiny_config(**change)
         y = run(params, other, x)
-        np.testing.assert_allclose(y, one_by_one(params, other, x, np.array([0, 4]), None), rtol=0, atol=2e-4)
+        np.testing.assert_allclose(y, exact(params, other, x, np.array([0, 4]), None), rtol=0, atol=2e-4)
         assert np.abs(y - before).max() > 1e-3
