@@ -1,0 +1,1 @@
+"""Longer experiments behind the tutorials: scripts, and in `results/` what they measured."""
