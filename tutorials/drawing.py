@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 # M. Okabe and K. Ito, "Color universal design" (2008): can be told apart with any common colour blindness
 BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW, BLACK = COLOURS = (
@@ -63,3 +64,10 @@ def sheets(axes: Axes, values: np.ndarray, x: float, y: float, label: str, rows:
     axes.text(x - 0.3, y + height / 2, rows, ha="right", va="center", rotation=90, fontsize=10)
     top = y + height + 0.9 * (heads - 1)
     axes.text(x + (width + 0.9 * (heads - 1)) / 2, top + 0.4, label, ha="center", va="bottom", fontsize=11)
+
+
+def band(axes: Axes, x: ArrayLike, runs: ArrayLike, label: str, colour: str, marker: str) -> None:
+    """The mean of several runs, (runs, points), as a line, and from the lowest to the highest of them as a band."""
+    values = np.asarray(runs)
+    axes.plot(x, values.mean(axis=0), color=colour, marker=marker, label=label)
+    axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)

@@ -63,7 +63,7 @@ def masked_batch(ids: np.ndarray, rate: float, rng: np.random.Generator, predict
     """Hide `rate` of each sentence's words, and ask for `predicted` of its words (by default all that are hidden).
 
     Both are rounded to whole words, at least one. Asking for fewer words than are hidden separates the two things that
-    a masking rate changes: how much the model sees, and how much it is asked (arXiv:2202.08005, section 5).
+    a masking rate changes: how much the model sees, and how much it is asked (arXiv:2202.08005).
     """
     masked = mask_tokens(ids, ids >= len(SPECIAL), rate=rate, mask_id=MASK, vocab_size=0, rng=rng)
     labels = masked.labels

@@ -19,13 +19,31 @@ from .orders import BODIES, MASKED_LMS, by_layer, config_of
 from .results import conduct
 
 STUDY = "gradient_paths"
-RECIPE = {"depths": [2, 4, 8, 16, 32], "width": 256, "rows": 2, "tokens": 16, "lm_width": 64, "lm_rows": 32}
+RECIPE: dict[str, Any] = {
+    "depths": [2, 4, 8, 16, 32],
+    "width": 256,
+    "rows": 2,
+    "tokens": 16,
+    "lm_width": 64,
+    "lm_rows": 32,
+}
 SETTINGS = [{"kind": kind, "order": order} for kind in ("mean field", "masked lm") for order in ("pre", "post")]
 SEEDS = range(10)
 
 
-def mean_field(order: str, depth: int, seed: int) -> tuple[list[float], list[float]]:
-    """Mean square of the stream after each layer, from its input on, and the gradient norm of each layer."""
+def similarity(states: np.ndarray) -> float:
+    """Mean cosine between the vectors of two different tokens. states (T, C)."""
+    unit = states / np.linalg.norm(states, axis=1, keepdims=True)
+    tokens = len(unit)
+    return float((np.square(unit.sum(axis=0)).sum() - tokens) / (tokens * (tokens - 1)))
+
+
+def mean_field(order: str, depth: int, seed: int) -> dict[str, list[float]]:
+    """Of a fresh model in the theory's setting: means over rows, since the theory is about one row.
+
+    ``stream``, the mean square of the residual stream, and ``similarity`` of its tokens, both from the input on and
+    after each layer; ``gradients``, root mean squares of `by_layer`.
+    """
     width, shape = RECIPE["width"], (RECIPE["rows"], RECIPE["tokens"], RECIPE["width"])
     config = config_of(order, depth, width, 8, intermediate_size=width, hidden_act="relu")
     model = BODIES[order](config, add_pooling_layer=False, rng=seed, dtype="float64")
@@ -34,8 +52,7 @@ def mean_field(order: str, depth: int, seed: int) -> tuple[list[float], list[flo
             value[:] = 0.0
     rng = np.random.default_rng([seed, 1])
     vectors, cotangent = rng.standard_normal((2, *shape))
-    # one row at a time, since the mean square of a sum over rows is not what the theory is about
-    stream, norms = [], []
+    stream, alike, squares = [], [], []
     for x, d in zip(vectors, cotangent, strict=True):
         output, grads = model.vjp(
             {"last_hidden_state": d[None]},
@@ -44,8 +61,13 @@ def mean_field(order: str, depth: int, seed: int) -> tuple[list[float], list[flo
             hidden_states_convention="v4",
         )
         stream.append([float(np.square(h).mean()) for h in output.hidden_states])
-        norms.append(by_layer(grads, depth))
-    return np.mean(stream, axis=0).tolist(), np.sqrt(np.square(norms).mean(axis=0)).tolist()
+        alike.append([similarity(h[0]) for h in output.hidden_states])
+        squares.append(np.square(by_layer(grads, depth)))
+    return {
+        "stream": np.mean(stream, axis=0).tolist(),
+        "similarity": np.mean(alike, axis=0).tolist(),
+        "gradients": np.sqrt(np.mean(squares, axis=0)).tolist(),
+    }
 
 
 def masked_lm(order: str, depth: int, seed: int, words: Words) -> list[float]:
@@ -65,13 +87,12 @@ def sentences_of(words: Words, seed: int) -> Batch:
 
 
 def run(words: Words, *, kind: str, order: str, seed: int) -> dict[str, Any]:
-    """Norms by depth, as lists by layer."""
+    """What was measured, by its name and by depth, as lists by layer."""
     if kind == "masked lm":
         return {"gradients": {str(depth): masked_lm(order, depth, seed, words) for depth in RECIPE["depths"]}}
     measured = {str(depth): mean_field(order, depth, seed) for depth in RECIPE["depths"]}
     return {
-        "stream": {depth: stream for depth, (stream, _) in measured.items()},
-        "gradients": {depth: norms for depth, (_, norms) in measured.items()},
+        what: {depth: one[what] for depth, one in measured.items()} for what in ("stream", "similarity", "gradients")
     }
 
 

@@ -22,7 +22,7 @@ from .corpus import HeldOut, Words, batches, held_out, little_grammar
 from .results import conduct
 
 STUDY = "masking_rate"
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "corpus": 5_000,  # sentences
     "held_out": 1_000,
     "steps": 1_500,

@@ -9,6 +9,7 @@ not made again.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .orders import MASKED_LMS, by_layer, config_of
 from .results import conduct
 
 STUDY = "warm_up"
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "corpus": 5_000,  # sentences
     "held_out": 200,
     "rate": 0.4,  # of the words that are hidden
@@ -64,9 +65,20 @@ def spread(model: Any, batch: Batch) -> list[float]:
 
 
 def run(
-    words: Words, held: HeldOut, *, learning_rate: float, warmup: int, order: str, seed: int, until: int = 10**9
+    words: Words,
+    held: HeldOut,
+    *,
+    learning_rate: float,
+    warmup: int,
+    order: str,
+    seed: int,
+    look_inside: Collection[int] = RECIPE["look_inside"],
+    until: int = 10**9,
 ) -> dict[str, Any]:
-    """One training, up to the step `until`."""
+    """One training, up to the step `until`: its losses, its excess, and what `look_inside` asks for, by step.
+
+    Gradients and spreads are those that a step begins with, the excess that which it ends with.
+    """
     width, depth = RECIPE["hidden_size"], RECIPE["num_hidden_layers"]
     config = config_of(order, depth, width, len(words), intermediate_size=2 * width, hidden_act="relu")
     # in float32 a last bit grows to the second digit within a few hundred steps, and no other machine finds the same
@@ -79,7 +91,7 @@ def run(
     for step, batch in zip(steps, batches(ids, RECIPE["batch_size"], seed, RECIPE["rate"])):  # noqa: B905 (endless)
         output, grads = model.loss_and_grads(**batch._asdict(), labelled_only=True)
         losses.append(float(output.loss))
-        if step in RECIPE["look_inside"]:
+        if step in look_inside:
             result["gradients"][step] = by_layer(grads, depth)
             result["spread"][step] = spread(model, batch)
         optimizer.step(model.params, grads, learning_rate * factor("constant", step, warmup, RECIPE["steps"]))

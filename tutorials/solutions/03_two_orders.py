@@ -1,0 +1,65 @@
+# %% [markdown]
+# # Solutions to tutorial 3
+
+# %%
+import numpy as np
+
+N, WIDTH, DEPTH = 16, 256, 32
+
+# %% [markdown]
+# ## 1. The final LayerNorm
+#
+# Post-LN's last operation is a LayerNorm already. Without one, the output of pre-LN would have the length of the
+# stream, $\sqrt{q_L}$ times that of a normalised vector: 6 times at $L = 32$. Logits that are as many times larger make
+# a fresh model sure of itself and wrong. And the gradient at the top would no longer be divided by $\sqrt{q_L}$, so the
+# last layer's would not shrink with depth: the $1/\sqrt L$ of theorem 1 comes from this one LayerNorm.
+
+
+# %%
+def kappa(r: float) -> float:
+    return (np.sqrt(1 - r * r) + r * (np.pi - np.arccos(r))) / np.pi
+
+
+def pre_ln(depth: int, n: int, scale: float = 1.0) -> tuple[float, float, list[float]]:
+    """q_L, the expected gradient norm of the last matrix, and the similarities; blocks are multiplied by `scale`."""
+    q, c, similar = 1.0, 0.0, [0.0]
+    for kind in ("attention", "feed-forward") * depth:
+        r = c / q
+        m = (1 + (n - 1) * r) / n
+        added = (m, m) if kind == "attention" else (0.5, 0.5 * kappa(r))
+        q, c = q + scale**2 * added[0], c + scale**2 * added[1]
+        if kind == "feed-forward":
+            similar.append(c / q)
+    # the last matrix stands before the scale: what reaches it is scaled as well
+    return q, scale * WIDTH * np.sqrt(n / (2 * q)), similar
+
+
+length = np.sqrt(pre_ln(DEPTH, N)[0])
+print(f"length of the stream after {DEPTH} layers: {length:.1f} times that of a normalised vector")
+assert 6 < length < 7
+
+# %% [markdown]
+# ## 2. Blocks scaled by $1/\sqrt{2L}$
+#
+# There are $2L$ blocks, and each adds at most 1 to $q$ before scaling, so now all together add at most 1: $1 \le q_L
+# \le 2$ at any depth. The final LayerNorm then divides by a constant. But the factor stands between the last matrix and
+# the loss too, and takes the $1/\sqrt L$ to where it acts on every layer in place of the top alone.
+
+# %%
+for depth in (2, 8, 32):
+    plain, scaled = pre_ln(depth, N), pre_ln(depth, N, 1 / np.sqrt(2 * depth))
+    print(f"L = {depth:2d}: q_L {plain[0]:.1f} -> {scaled[0]:.2f}, last gradient {plain[1]:.0f} -> {scaled[1]:.0f}")
+    assert 1 < scaled[0] < 2
+    assert scaled[1] < plain[1]
+
+# %% [markdown]
+# ## 3. One token
+#
+# With $n = 1$ there is no other token to be alike. Attention still adds something: the mean of one token is the token
+# itself, so $m = 1$ from the first layer on, and $q$ grows by exactly $\frac32$ a layer, the upper bound of lemma 2. So
+# the figure of lengths changes (the line becomes the upper edge of the grey band) and the one of similarities has
+# nothing to show. Gradients at the top of pre-LN are then smaller than with many tokens, as $q_L$ is larger.
+
+# %%
+for depth in (2, 8, 32):
+    assert np.isclose(pre_ln(depth, 1)[0], 1 + 1.5 * depth)
