@@ -161,7 +161,7 @@ left.fill_between(layers, 1 + layers / 2, 1 + 1.5 * layers, color=GREY, alpha=0.
 for order, (colour, marker) in orders.items():
     squares, similar, _ = up(order, deep, n)
     for axes, what, theory in ((left, "stream", squares), (right, "similarity", similar)):
-        axes.plot(layers, theory, color=BLACK, marker="", linewidth=1, zorder=3)
+        axes.plot(layers, theory, color=BLACK, marker="", linewidth=1, zorder=3, label="theory" * (order == "post"))
         band(axes, layers, measured("mean field", order, what, deep), f"{order}-LN", colour, marker)
 left.set(title="length of the stream", xlabel="after layer", ylabel="mean square of a feature", ylim=(0, 50))
 right.set(title="similarity of two tokens", xlabel="after layer", ylabel="mean cosine", ylim=(0, 1.05))
@@ -191,9 +191,11 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.9))
 for order, (colour, marker) in orders.items():
     last = np.stack([measured("mean field", order, "gradients", depth)[:, -1] for depth in depths], axis=1)
     band(left, depths, last, f"{order}-LN", colour, marker)
-    left.plot(depths, [down(order, depth, n, width)[-1] for depth in depths], color=BLACK, marker="", linewidth=1)
+    theory = [down(order, depth, n, width)[-1] for depth in depths]
+    left.plot(depths, theory, color=BLACK, marker="", linewidth=1, label="theory" * (order == "post"))
     band(right, layers[1:], measured("mean field", order, "gradients", deep), f"{order}-LN", colour, marker)
-    right.plot(layers[1:], down(order, deep, n, width), color=BLACK, marker="", linewidth=1, zorder=3)
+    theory = down(order, deep, n, width)
+    right.plot(layers[1:], theory, color=BLACK, marker="", linewidth=1, zorder=3, label="theory" * (order == "post"))
 left.plot(depths, 680 / np.sqrt(depths), color=GREY, linestyle="--", marker="", label="slope −1/2")
 left.set(
     title="the last layer", xlabel="layers L", ylabel="gradient norm of the last matrix", xscale="log", yscale="log"
@@ -207,7 +209,9 @@ right.legend(fontsize=9)
 plt.show()
 
 # %% [markdown]
-# The theorem holds, and the recursion gives the constants too. Two things are worth adding to it:
+# The theorem holds, and near the output the recursion gives the constants too, within 5 %. Far below, in post-LN, the
+# measured mean is up to a quarter above it: the recursion follows expectations of squares through one block at a time,
+# and leaves out that 64 random factors in a row fluctuate together. Two things are worth adding to it:
 #
 # - The small gradient of pre-LN is a matter of the *top*. Layer by layer it falls as $1/\sqrt l$, from the same size as
 #   in post-LN at the bottom: adding layers above does not shrink what a lower layer gets.
@@ -233,6 +237,7 @@ left.minorticks_off()
 left.set_yticks([0.25, 0.5, 1, 2], [0.25, 0.5, 1, 2])
 right.set(title=f"every layer of {deep}", xlabel="layer", ylabel="gradient norm of the last matrix", yscale="log")
 right.set_yticks([0.25, 0.5, 1, 2, 4], [0.25, 0.5, 1, 2, 4])
+right.minorticks_off()
 left.legend(fontsize=9)
 right.legend(fontsize=9)
 plt.show()

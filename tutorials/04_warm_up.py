@@ -124,11 +124,11 @@ def first_step(order: str, rate: float) -> float:
     batch = next(batches(words.encode(words.grammar.sentences(100, seed=0)), 32, 0, RECIPE["rate"]))
     _, grads = model.loss_and_grads(**batch._asdict(), labelled_only=True)
     AdamW(model.params, weight_decay=0.0).step(model.params, grads, rate)
-    return max(np.abs(model.params[name] - before[name]).max() for name in before) / rate
+    return float(max(np.abs(model.params[name] - before[name]).max() for name in before)) / rate
 
 
 largest = {order: first_step(order, 1e-3) for order in ("pre", "post")}
-print("largest change in the first step, in learning rates:", largest)
+print("largest change in the first step, in learning rates:", {order: round(x, 6) for order, x in largest.items()})
 
 # %% [markdown]
 # So a gradient that is $\sqrt L$ times larger does not move a weight further. What differs is what becomes of the model
@@ -155,9 +155,9 @@ for way, one in live.items():
     found = select(runs, order=ways[way][0], warmup=ways[way][1], learning_rate=1e-3)
     band(middle, range(7), [other["spread"]["20"] for other in found], way, colour, marker)
     band(right, range(1, 7), [other["gradients"]["20"] for other in found], way, colour, marker)
-left.set(title="last layer, one seed", xlabel="step", ylabel="spread of the words", ylim=(1e-5, 1.5))
+left.set(title="last layer, one seed", xlabel="step", ylabel="spread of the words", ylim=(3e-6, 1.5))
 middle.set(
-    title="step 20, five seeds", xlabel="after layer", ylabel="spread of the words", yscale="log", ylim=(1e-5, 1.5)
+    title="step 20, five seeds", xlabel="after layer", ylabel="spread of the words", yscale="log", ylim=(3e-6, 1.5)
 )
 right.set(title="step 20, five seeds", xlabel="layer", ylabel="gradient norm of the last matrix", yscale="log")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
@@ -203,7 +203,7 @@ for way, one in live.items():
 #    (`npprelnorm.training.optimizer.clip_by_global_norm`). Predict first: does clipping help Adam?
 # 2. Two layers in place of six: does post-LN train at 0.001 without warm-up? What does that say about the account
 #    above?
-# 3. How many steps of warm-up does post-LN need at 0.001? Try 20, 50 and 100, and look at the spread at step 100.
+# 3. How many steps of warm-up does post-LN need at 0.001? Try 20, 50 and 100, and look at the spread at step 150.
 #
 # Answers: [solutions/04_warm_up.py](solutions/04_warm_up.py).
 #

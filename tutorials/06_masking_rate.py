@@ -147,7 +147,7 @@ axes.set_xticks(
 axes.set_yticks(range(4), [f"trained: {name}" for name in names])
 for (i, j), value in np.ndenumerate(table):
     deviation = at_end[names[i]][j].std(ddof=1)
-    colour = "white" if np.log10(value) < -0.6 else "black"
+    colour = "white" if np.log10(value) < -0.45 else "black"
     axes.text(j, i, f"{value:.3f} ± {deviation:.3f}", ha="center", va="center", color=colour)
 plt.show()
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Solutions to tutorial 4
 #
-# One seed each, and 100 to 200 steps: enough to see, not to prove.
+# One seed each, and 150 or 200 steps: enough to see, not to prove.
 
 # %%
 import sys
@@ -34,14 +34,15 @@ def train(steps: int, *, depth: int = 6, warmup: int = 0, clip: float | None = N
 # %% [markdown]
 # ## 1. Clipping
 #
-# Adam divides by the running size of the gradient, so scaling *all* gradients by one factor changes nothing. Clipping
-# acts only through steps that are clipped by different factors. It does not prevent the collapse.
+# Adam divides by the running size of the gradient, so scaling *all* gradients by one factor would change nothing.
+# Clipping acts only because some steps are scaled more than others: the large gradients of the first steps no longer
+# dominate the running means. That helps a little. With warm-up the same model misses 3.2 nats at this step, and pre-LN
+# 1.5.
 
 # %%
-clipped = train(100, clip=1.0)
+clipped = train(200, clip=1.0)
 print(f"clipped to 1: excess {clipped[0]:.2f}, spread {clipped[1]:.1g}")
-assert clipped[0] > 3.9
-assert clipped[1] < 1e-2
+assert clipped[0] > 3.5
 
 # %% [markdown]
 # ## 2. Two layers
@@ -52,17 +53,17 @@ assert clipped[1] < 1e-2
 # %%
 shallow = train(200, depth=2)
 print(f"two layers: excess {shallow[0]:.2f}, spread {shallow[1]:.2f}")
-assert shallow[0] < 3
-assert shallow[1] > 0.1
+assert shallow[0] < 2
+assert shallow[1] > 0.5
 
 # %% [markdown]
 # ## 3. How long a warm-up
 #
-# Measured at step 100, for one seed.
+# Measured at step 150, for one seed. 20 steps are too few, 50 keep the words apart.
 
 # %%
 spreads = {}
-for warmup in (0, 20, 50, 100):
-    excess, spreads[warmup] = train(100, warmup=warmup)
+for warmup in (20, 50, 100):
+    excess, spreads[warmup] = train(150, warmup=warmup)
     print(f"warm-up {warmup:3d}: excess {excess:.2f}, spread {spreads[warmup]:.2g}")
-assert spreads[0] < spreads[100]
+assert spreads[20] < 1e-3 < 0.05 < spreads[50]
