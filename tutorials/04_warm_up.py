@@ -188,8 +188,8 @@ print("and after 400 steps at 0.003:", {way: f"{min(v):.1g} to {max(v):.1g}" for
 # %% [markdown]
 # ## As committed
 #
-# The three runs above, against the committed ones. float64 makes that possible: in float32 a different order of
-# additions changes a loss in its second digit after a few hundred steps.
+# The three runs above, against the committed ones. All are in float64: rounding errors grow in training, and those of
+# float32 would soon reach the digits that are compared.
 
 # %%
 for way, one in live.items():

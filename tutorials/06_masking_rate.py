@@ -79,7 +79,7 @@ plt.show()
 # Wettig et al. point out that the rate changes two things. More is *corrupted*, so each question is harder; and more is
 # *predicted*, so each step has more questions to learn from. The two can be separated: hide 40 % of the words but ask
 # only for 15 %. That makes four settings, with one model (two layers of 64 features), one number
-# of steps and one batch size for all. A step costs nearly the same in each: the model reads the same words.
+# of steps and one batch size for all. The model reads the same words in each.
 
 # %%
 names = ("15 % hidden", "40 % hidden", "40 % hidden, 15 % asked", "80 % hidden")
@@ -157,8 +157,8 @@ plt.show()
 #
 # ## One seed in front of you
 #
-# The beginning of two of these trainings, again, on this machine. float64 keeps them reproducible: in float32, a
-# different order of additions changes the loss in its second digit after a few hundred steps.
+# The beginning of two of these trainings, again, on this machine. They run in float64: rounding errors grow in
+# training, and those of float32 would soon reach the digits that are compared.
 
 # %%
 live = {name: run(words, {0.15: sets[0.15]}, seed=0, until=250, **SETTINGS[names.index(name)]) for name in names[:2]}
@@ -171,10 +171,9 @@ for name, measured in live.items():
 #
 # The paper's reasoning is visible here in numbers: a higher rate makes the questions harder and more, and the two pull
 # in opposite directions. Its headline, that 40 % is *better* than 15 %, shows as a faster start and not as a better
-# end. That does not contradict it. Wettig et al. compare large models, that have not seen their corpus often enough to
-# exhaust it, by how well they can be fine-tuned; here a model of two layers gets within 0.04 nats of the best that is
-# possible, and once there is little left to learn, there is little left to gain. They also say that small models are
-# better served by a lower rate.
+# end. That does not contradict it. Wettig et al. compare large models on real text, which they come nowhere near to
+# exhausting, by how well they can be fine-tuned; and larger models, they find, favour higher rates. Here a model of two
+# layers gets within 0.04 nats of the best that is possible, and where little is left to learn, little is left to gain.
 #
 # Exactness has one limit: each excess is exact for its masked sentence, but the 1,000 sentences were drawn. All models
 # are measured on the same ones, so a lucky draw cannot favour one of them.
