@@ -189,7 +189,7 @@ print("and after 400 steps at 0.003:", {way: f"{min(v):.1g} to {max(v):.1g}" for
 # ## As committed
 #
 # The three runs above, against the committed ones. All are in float64: rounding errors grow in training, and those of
-# float32 would soon reach the digits that are compared.
+# float32 would soon reach the digits that are compared. So they must agree to a part in ten thousand.
 
 # %%
 for way, one in live.items():
@@ -248,4 +248,4 @@ for way in ("pre-LN", "post-LN, warm-up"):
 assert 0.1 < at_start["post-LN"] / at_start["pre-LN"] < 0.15
 assert max(at_end["post-LN"]) < 1e-3 < 0.5 < min(at_end["pre-LN"])
 for way, one in live.items():
-    assert np.allclose(one["excess"], measured(way, 1e-3, "excess")[0][:2], rtol=1e-3), "live as committed"
+    assert np.allclose(one["excess"], measured(way, 1e-3, "excess")[0][:2], rtol=1e-4), "live as committed"
