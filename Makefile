@@ -1,7 +1,7 @@
 # The few things one does in this repository. PYTHON=... picks another interpreter.
 PYTHON ?= python
 
-.PHONY: check lint types test reference fuzz mutants kills thorough bench tutorials docs build clean
+.PHONY: check lint types test reference kernels fuzz mutants kills thorough bench tutorials docs build clean
 
 check: lint types test  ## what every change must pass
 
@@ -17,6 +17,9 @@ test:
 
 reference:  ## live against the installed torch and transformers
 	$(PYTHON) -m pytest -m reference
+
+kernels:  ## the tests of the model and of texts again, on the Numba backend
+	NPPRELNORM_BACKEND=numba $(PYTHON) -m pytest tests/model tests/text
 
 fuzz:  ## at least 100,000 mutated files of each format through the readers
 	$(PYTHON) tools/fuzz.py

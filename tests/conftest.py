@@ -27,6 +27,9 @@ def pytest_report_header() -> str:
     return "kernels: tested"
 
 
+# "auto" would run what comes late in a long run on other kernels than what comes early
+os.environ.setdefault("NPPRELNORM_BACKEND", "numpy")
+
 # no deadline and no complaint about slow examples: both measure how busy the machine is
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # in CI the same examples each time: a red run can be repeated, and a green one does not depend on luck

@@ -1,4 +1,4 @@
-"""The command line: `npprelnorm fill-mask | embed | generate | inspect | convert | verify`.
+"""The command line: `npprelnorm fill-mask | embed | generate | inspect | convert | verify | warmup`.
 
 Only argparse is imported here; each command imports what it needs when it runs. Exit codes: 0 done, 1 failed, 2 used
 wrongly, 130 interrupted, 141 the reader of our output went away.
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import NpprelnormError, NpprelnormWarning
-from . import convert, embed, fill_mask, generate, inspect, predict, pretrain, train, verify
+from . import convert, embed, fill_mask, generate, inspect, predict, pretrain, train, verify, warmup
 from .common import UsageError, printable
 
 EXAMPLES = """\
@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         "pretrain": pretrain,
         "train": train,
         "predict": predict,
+        "warmup": warmup,
     }.items():
         subparser = subparsers.add_parser(
             name,

@@ -17,7 +17,7 @@ from npprelnorm import commands
 from npprelnorm.commands import main
 from npprelnorm.errors import CheckpointWarning
 
-NAMES = ["fill-mask", "embed", "inspect", "convert", "verify", "pretrain", "train", "predict"]
+NAMES = ["fill-mask", "embed", "inspect", "convert", "verify", "pretrain", "train", "predict", "warmup"]
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join([str(Path(npprelnorm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
