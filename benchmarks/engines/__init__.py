@@ -57,7 +57,15 @@ NUMBA = "npprelnorm (Numba)"
 ENGINES = (
     # another backend of this package is another row, told apart by its environment
     Engine(NUMPY, "ours", ("npprelnorm",), ours=True, environment={"NPPRELNORM_BACKEND": "numpy"}),
-    Engine(NUMBA, "ours", ("npprelnorm", "numba"), ours=True, environment={"NPPRELNORM_BACKEND": "numba"}),
+    # no kernels yet for what the other tasks spend their time in
+    Engine(
+        NUMBA,
+        "ours",
+        ("npprelnorm", "numba"),
+        ("fill-mask", "classify"),
+        ours=True,
+        environment={"NPPRELNORM_BACKEND": "numba"},
+    ),
     Engine(TORCH, "torch_transformers", ("torch", "transformers")),
     Engine("onnxruntime", "onnx_runtime", ("onnxruntime", "tokenizers"), ("fill-mask", "classify"), model="onnx"),
     Engine("OpenVINO", "open_vino", ("openvino", "tokenizers"), ("fill-mask", "classify"), model="onnx"),
