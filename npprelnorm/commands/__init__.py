@@ -1,4 +1,4 @@
-"""The command line: `npprelnorm fill-mask | embed | generate | inspect | convert | verify | warmup`.
+"""The command line: `npprelnorm fill-mask | embed | generate | explain | inspect | ...`.
 
 Only argparse is imported here; each command imports what it needs when it runs. Exit codes: 0 done, 1 failed, 2 used
 wrongly, 130 interrupted, 141 the reader of our output went away.
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import NpprelnormError, NpprelnormWarning
-from . import convert, embed, fill_mask, generate, inspect, predict, pretrain, train, verify, warmup
+from . import convert, embed, explain, fill_mask, generate, inspect, predict, pretrain, train, verify, warmup
 from .common import UsageError, printable
 
 EXAMPLES = """\
@@ -21,6 +21,7 @@ examples:
   npprelnorm fill-mask "The capital of France is <mask>."
   npprelnorm fill-mask --model ./my-checkpoint --json --file sentences.txt
   npprelnorm embed "A first text." "A second one." --normalize
+  npprelnorm explain "The capital of France is <mask>." --html report.html
   npprelnorm inspect ./my-checkpoint
   npprelnorm convert pytorch_model.bin ./converted --dtype float16
   npprelnorm verify ./my-checkpoint
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "fill-mask": fill_mask,
         "embed": embed,
         "generate": generate,
+        "explain": explain,
         "inspect": inspect,
         "convert": convert,
         "verify": verify,

@@ -6,6 +6,7 @@ from .attention import attention_entropy, attention_maps
 from .cost import ForwardProfile, OpTime, forward_flops, profile_forward
 from .gradients import GradientNorms, gradient_norms
 from .lens import TopTokens, logit_lens, logit_lens_top
+from .report import explain, report_html
 from .residual import (
     BlockUpdates,
     LayerNormStatistics,
@@ -32,12 +33,14 @@ __all__ = [
     "attention_maps",
     "block_updates",
     "compare_traces",
+    "explain",
     "forward_flops",
     "gradient_norms",
     "layer_norm_statistics",
     "logit_lens",
     "logit_lens_top",
     "profile_forward",
+    "report_html",
     "residual_norms",
     "trace",
 ]

@@ -1,0 +1,171 @@
+"""One text explained: what the masked language model sees in it, as data and as a page that needs nothing else.
+
+Legend: T tokens shown, N layers, H heads.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, NpprelnormError
+from ..pipelines.fill_mask import FillMaskPipeline
+from .attention import attention_maps
+from .lens import logit_lens_top
+from .residual import residual_norms
+
+MAX_TOKENS = 64
+MAX_WEIGHTS = 400_000  # attention weights in a page: about 1.5 MB of it
+
+
+def explain(
+    model: Any, tokenizer: Any, text: str, *, k: int = 5, truncation: bool = False, max_tokens: int = MAX_TOKENS
+) -> dict[str, Any]:
+    """What a masked language model makes of one text: attention, logit lens, residual norms, and the masks filled.
+
+    Parameters
+    ----------
+    model : a masked language model
+    tokenizer : Tokenizer
+    text : str
+        With a mask token or without.
+    k : int
+        How many tokens at each place of the logit lens.
+    truncation : bool
+        Whether to cut a text that is too long for the model, instead of raising.
+    max_tokens : int
+        How many tokens T to show at most. The model sees the whole text; of a longer one a window around its first
+        mask (or its beginning) is shown, and ``cut`` says so. Fewer are shown of models with very many heads.
+
+    Returns
+    -------
+    dict
+        What JSON can hold: ``tokens`` (T texts); ``positions`` (T places in the whole text); ``attention`` (N lists of
+        H lists of T * T whole numbers, in units of 0.0001, query after query); ``lens`` (N + 1 lists of T lists of
+        [text, probability], best first); ``norms`` (``mean`` of the whole text, N + 1, and ``tokens``, N + 1 x T);
+        ``fills`` (for each mask that is shown its ``position`` among the tokens and its ``best`` tokens); ``start``
+        (the token to look at first); ``cut``, ``model``, ``text`` and ``version``.
+
+    Raises
+    ------
+    InputError
+        For a text that is too long, a `k` or `max_tokens` below 1, or a model without the head.
+
+    Examples
+    --------
+    >>> import npprelnorm as nl
+    >>> model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(nl.embedded_model_path())
+    >>> tokenizer = nl.Tokenizer.from_pretrained(nl.embedded_model_path())
+    >>> found = explain(model, tokenizer, "The capital of France is <mask>.")
+    >>> found["tokens"][6], found["fills"][0]["best"][0][0]
+    ('<mask>', ' Paris')
+    """
+    from .. import __version__
+
+    if type(max_tokens) is not int or max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens!r}; it must be a whole number from 1")
+    if not isinstance(text, str):
+        raise InputError(f"text is a {type(text).__name__}; give one string")
+    row = FillMaskPipeline(model, tokenizer).encode([text], truncation=truncation)[0]
+    inputs = {"input_ids": row[None], "attention_mask": np.ones_like(row)[None]}
+    masks = np.flatnonzero(row == tokenizer.mask_token_id)
+    config = model.config
+    most = max(1, int((MAX_WEIGHTS / (config.num_hidden_layers * config.num_attention_heads)) ** 0.5))
+    window = _window(len(row), int(masks[0]) if len(masks) else 0, min(max_tokens, most))
+    top = logit_lens_top(model, k=k, positions=window, **inputs)
+    norms = residual_norms(model, **inputs)
+    attention = attention_maps(model, **inputs)[:, 0][:, :, window][:, :, :, window]  # (N, H, T, T)
+    shown_masks = [index for index, place in enumerate(window.tolist()) if place in masks]
+    if not (np.isfinite(attention).all() and np.isfinite(norms.per_token).all()):
+        raise NpprelnormError("the forward gives NaN or infinity: are the weights damaged? (`npprelnorm inspect`)")
+
+    def words(layer: int, place: int) -> list[list[Any]]:
+        pairs = zip(top.ids[layer, 0, place].tolist(), top.probabilities[layer, 0, place].tolist(), strict=True)
+        return [[_word(tokenizer, token), _rounded(probability)] for token, probability in pairs]
+
+    layers = range(len(top.ids))
+    return {
+        "text": text,
+        "model": repr(model),
+        "version": __version__,
+        "tokens": [_word(tokenizer, token) for token in row[window].tolist()],
+        "positions": window.tolist(),
+        "cut": "" if len(window) == len(row) else _cut(window, len(row)),
+        "start": shown_masks[0] if shown_masks else 0,
+        "attention": np.rint(attention.astype(np.float64) * 10_000)
+        .astype(np.int64)
+        .reshape(*attention.shape[:2], -1)
+        .tolist(),
+        "lens": [[words(layer, place) for place in range(len(window))] for layer in layers],
+        "norms": {
+            "mean": [_rounded(value) for value in norms.per_layer.tolist()],
+            "tokens": [[_rounded(value) for value in line] for line in norms.per_token[:, 0, window].tolist()],
+        },
+        "fills": [{"position": place, "best": words(len(layers) - 1, place)} for place in shown_masks],
+    }
+
+
+def _window(tokens: int, mask: int, most: int) -> np.ndarray:
+    """The places to show: the beginning, or what is around the first mask where that lies further on."""
+    start = 0 if mask < most else min(mask - most // 2, tokens - most)
+    return np.arange(start, min(tokens, start + most))
+
+
+def _cut(window: np.ndarray, tokens: int) -> str:
+    return (
+        f"Shown are {len(window)} of {tokens} tokens, from token {window[0]} on. The model saw all of them: rows of "
+        "attention weights need not sum to 1 here."
+    )
+
+
+def _word(tokenizer: Any, token: int) -> str:
+    """A token's text; as the vocabulary spells it where that is no text by itself, such as a part of a character."""
+    text: str = tokenizer.decode([token])
+    if not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
+        text = tokenizer.id_to_token(token) or f"#{token}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}") if math.isfinite(value) else 0.0
+
+
+def report_html(explanation: dict[str, Any]) -> str:
+    """One self-contained page of what `explain` found: no network, no other file.
+
+    The numbers are in it as JSON in which no ``<`` occurs, and its script shows every text as text, so that nothing in
+    the input or the vocabulary can become markup; a content security policy forbids all else.
+
+    Parameters
+    ----------
+    explanation : dict
+        From `explain`.
+
+    Returns
+    -------
+    str
+        HTML, in UTF-8 when written.
+
+    Examples
+    --------
+    >>> import npprelnorm as nl
+    >>> model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(nl.embedded_model_path())
+    >>> tokenizer = nl.Tokenizer.from_pretrained(nl.embedded_model_path())
+    >>> page = report_html(explain(model, tokenizer, "The <mask> barks.", max_tokens=8))
+    >>> page.startswith("<!DOCTYPE html>"), "http" in page
+    (True, False)
+    """
+    template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+    data = json.dumps(explanation, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    title = html.escape(explanation["text"] if len(explanation["text"]) <= 200 else explanation["text"][:200] + " …")
+    # split at the data first, so that a text that spells a placeholder stays what it is
+    head, _, tail = template.partition("@@DATA@@")
+    return head.replace("@@TITLE@@", title) + data + tail
