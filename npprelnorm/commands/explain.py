@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from .common import (
     add_model_argument,
     add_truncate_argument,
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from ..inspect import explain, report_html
     from ..pipelines import pipeline
 
+    if args.html is not None and Path(args.html).is_dir():
+        raise InputError(f"{args.html} is a folder; --html needs the name of a file")
     say_which_model(args.model)
     fill: FillMaskPipeline = pipeline("fill-mask", model=args.model)
     found = explain(
@@ -70,7 +74,9 @@ def _for_people(found: dict[str, Any]) -> str:
     shown = [fill["position"] for fill in found["fills"]] or [found["start"]]
     depths = ["embeddings", *(f"layer {number}" for number in range(1, len(found["lens"])))]
     for place in shown:
-        parts.append(f"\nat token {found['positions'][place]}, {found['tokens'][place].strip()}: the likeliest tokens\n")
+        parts.append(
+            f"\nat token {found['positions'][place]}, {found['tokens'][place].strip()}: the likeliest tokens\n"
+        )
         rows = [["after", "", "norm"]]
         for depth, words, norms in zip(depths, found["lens"], found["norms"]["tokens"], strict=True):
             likeliest = ", ".join(f"{word.strip() or word} {p:.3f}" for word, p in words[place])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, NpprelnormError
 from ..inputs import as_integers
 from ..ops.attention import softmax
 from ..ops.normalization import layer_norm
@@ -102,6 +102,8 @@ def logit_lens_top(model: Any, *, k: int = 5, positions: Any = None, **inputs: A
     ------
     InputError
         For a `k` below 1, a model without a language-model head, or inputs that it cannot use.
+    NpprelnormError
+        If the logits hold NaN or infinity.
 
     Examples
     --------
@@ -119,6 +121,8 @@ def logit_lens_top(model: Any, *, k: int = 5, positions: Any = None, **inputs: A
     ranks: list[np.ndarray] = []
     final: np.ndarray | None = None
     for logits in readings:
+        if not np.isfinite(logits).all():  # NaN has no place in an order
+            raise NpprelnormError("the logits hold NaN or infinity: are the weights damaged? (`npprelnorm inspect`)")
         scores = softmax(logits)  # (B, P, V)
         vocabulary = np.arange(scores.shape[-1])
         chosen = np.array([[best(vocabulary, row, k) for row in rows] for rows in scores]).reshape(

@@ -77,12 +77,12 @@ def explain(
     config = model.config
     most = max(1, int((MAX_WEIGHTS / (config.num_hidden_layers * config.num_attention_heads)) ** 0.5))
     window = _window(len(row), int(masks[0]) if len(masks) else 0, min(max_tokens, most))
-    top = logit_lens_top(model, k=k, positions=window, **inputs)
     norms = residual_norms(model, **inputs)
     attention = attention_maps(model, **inputs)[:, 0][:, :, window][:, :, :, window]  # (N, H, T, T)
     shown_masks = [index for index, place in enumerate(window.tolist()) if place in masks]
     if not (np.isfinite(attention).all() and np.isfinite(norms.per_token).all()):
         raise NpprelnormError("the forward gives NaN or infinity: are the weights damaged? (`npprelnorm inspect`)")
+    top = logit_lens_top(model, k=k, positions=window, **inputs)
 
     def words(layer: int, place: int) -> list[list[Any]]:
         pairs = zip(top.ids[layer, 0, place].tolist(), top.probabilities[layer, 0, place].tolist(), strict=True)
@@ -126,7 +126,7 @@ def _cut(window: np.ndarray, tokens: int) -> str:
 def _word(tokenizer: Any, token: int) -> str:
     """A token's text; as the vocabulary spells it where that is no text by itself, such as a part of a character."""
     text: str = tokenizer.decode([token])
-    if not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
+    if not text or "\N{REPLACEMENT CHARACTER}" in text:
         text = tokenizer.id_to_token(token) or f"#{token}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -158,7 +158,7 @@ def report_html(explanation: dict[str, Any]) -> str:
     >>> model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(nl.embedded_model_path())
     >>> tokenizer = nl.Tokenizer.from_pretrained(nl.embedded_model_path())
     >>> page = report_html(explain(model, tokenizer, "The <mask> barks.", max_tokens=8))
-    >>> page.startswith("<!DOCTYPE html>"), "http" in page
+    >>> page.startswith("<!DOCTYPE html>"), "://" in page
     (True, False)
     """
     template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,238 @@
+"""`npprelnorm explain`: the summary, the page, and the page in a browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import dom_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import npprelnorm as nl
+from npprelnorm.commands import main
+from npprelnorm.errors import InputError, NpprelnormError
+from npprelnorm.inspect import attention_maps, explain, logit_lens_top, report_html, residual_norms
+
+FRANCE = "The capital of France is <mask>."
+HOSTILE = "<mask> </script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>&lt;b&gt; @@DATA@@ \u202e"
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return nl.AutoModelForMaskedLM.from_pretrained(nl.embedded_model_path())
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return nl.Tokenizer.from_pretrained(nl.embedded_model_path())
+
+
+def data_of(page: str) -> Any:
+    found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert len(found) == 1
+    return json.loads(found[0])
+
+
+def test_a_summary_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", FRANCE]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == FRANCE
+    assert lines[2] == "at token 6, <mask>: the likeliest tokens"
+    assert lines[3].split() == ["after", "norm"]
+    assert [line.split("  ")[0] for line in lines[4:9]] == ["embeddings", *(f"layer {n}" for n in (1, 2, 3, 4))]
+    assert lines[8].split()[2] == "Paris"
+    assert lines[10] == "it attends most to (mean of all heads)"
+    assert lines[-6] == "norm of the residual stream, mean of all tokens"
+
+
+def test_the_numbers_are_the_models(model: Any, tokenizer: Any) -> None:
+    found = explain(model, tokenizer, FRANCE, k=3)
+    batch = tokenizer([FRANCE])
+    maps = attention_maps(model, **batch)[:, 0]
+    stored = np.array(found["attention"]).reshape(maps.shape) / 10_000
+    assert np.abs(stored - maps).max() <= 0.5e-4 + 1e-7
+    top, norms = logit_lens_top(model, k=3, **batch), residual_norms(model, **batch)
+    for layer, rows in enumerate(found["lens"]):
+        for place, words in enumerate(rows):
+            assert [word for word, _ in words] == [tokenizer.decode([i]) for i in top.ids[layer, 0, place]]
+            np.testing.assert_allclose([p for _, p in words], top.probabilities[layer, 0, place], rtol=1e-3)
+    np.testing.assert_allclose(found["norms"]["mean"], norms.per_layer, rtol=1e-3)
+    np.testing.assert_allclose(found["norms"]["tokens"], norms.per_token[:, 0], rtol=1e-3)
+    assert found["tokens"] == ["<s>", "The", " capital", " of", " France", " is", "<mask>", ".", "</s>"]
+    assert found["start"] == found["fills"][0]["position"] == 6
+    assert found["fills"][0]["best"] == found["lens"][-1][6]
+    assert found["cut"] == ""
+
+
+def test_long_texts_are_cut_around_the_mask_and_say_so(model: Any, tokenizer: Any) -> None:
+    text = "The dog barks. " * 9 + FRANCE + " The cat purrs." * 9
+    row = tokenizer([text])["input_ids"][0]
+    mask = int((row == tokenizer.mask_token_id).argmax())
+    found = explain(model, tokenizer, text, max_tokens=10)
+    assert found["positions"] == list(range(mask - 5, mask + 5))
+    assert found["tokens"][5] == "<mask>"
+    assert f"Shown are 10 of {len(row)} tokens, from token {mask - 5} on" in found["cut"]
+    maps = attention_maps(model, input_ids=row[None])[:, 0, :, mask - 5 : mask + 5, mask - 5 : mask + 5]
+    np.testing.assert_allclose(np.array(found["attention"]).reshape(maps.shape) / 1e4, maps, atol=1e-4)
+    np.testing.assert_allclose(found["norms"]["mean"], residual_norms(model, input_ids=row[None]).per_layer, rtol=1e-3)
+    beginning = explain(model, tokenizer, "The dog barks. " * 9, max_tokens=10)
+    assert (beginning["positions"], beginning["fills"], beginning["start"]) == (list(range(10)), [], 0)
+    assert beginning["cut"] in report_html(beginning)
+    at_the_end = explain(model, tokenizer, "The dog barks. " * 9 + FRANCE, max_tokens=10)
+    assert at_the_end["positions"][-1] == mask + 2
+    assert len(at_the_end["positions"]) == 10
+
+
+def test_the_page_stays_small_however_many_heads_there_are(tokenizer: Any) -> None:
+    config = nl.RobertaPreLayerNormConfig(
+        vocab_size=6144, hidden_size=128, num_hidden_layers=24, num_attention_heads=64, intermediate_size=8
+    )
+    deep = nl.RobertaPreLayerNormForMaskedLM(config)
+    found = explain(deep, tokenizer, "The dog barks. " * 30 + "<mask>")
+    assert 10 <= len(found["tokens"]) < 64
+    assert len(report_html(found)) < 2_500_000
+
+
+def test_what_cannot_be_explained(
+    model: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for options, message in (({"k": 0}, "k is 0"), ({"max_tokens": 0}, "max_tokens is 0")):
+        with pytest.raises(InputError, match=message):
+            explain(model, tokenizer, FRANCE, **options)
+    with pytest.raises(InputError, match="text is a list"):
+        explain(model, tokenizer, [FRANCE])  # type: ignore[arg-type]
+    page = tmp_path / "report.html"
+    assert main(["explain", "dog " * 500, "--html", str(page)]) == 1
+    assert "tokens, more than the" in capsys.readouterr().err
+    assert not page.exists()
+    assert main(["explain", "dog " * 500 + "<mask>", "--truncate", "--html", str(page)]) == 0
+    assert "Shown are 64 of" in data_of(page.read_text(encoding="utf-8"))["cut"]
+    assert main(["explain", FRANCE, "--html", str(tmp_path)]) == 1
+    assert "is a folder; --html needs the name of a file" in capsys.readouterr().err
+    damaged = nl.AutoModelForMaskedLM.from_pretrained(nl.embedded_model_path())
+    name = "roberta_prelayernorm.encoder.layer.1.output.dense.bias"
+    damaged.params[name] = np.full_like(damaged.params[name], np.nan)
+    with pytest.raises(NpprelnormError, match="are the weights damaged"), np.errstate(invalid="ignore"):
+        explain(damaged, tokenizer, FRANCE)
+    with pytest.raises(NpprelnormError, match="are the weights damaged"), np.errstate(invalid="ignore"):
+        logit_lens_top(damaged, **tokenizer([FRANCE]))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+@settings(max_examples=30)
+def test_no_text_becomes_markup(model: Any, tokenizer: Any, text: str) -> None:
+    text = text + HOSTILE
+    page = report_html(explain(model, tokenizer, text, k=1, truncation=True, max_tokens=4))
+    template = report_html(explain(model, tokenizer, "a", k=1, max_tokens=4))
+    tags = re.compile(r"<[/!a-zA-Z]\w*")
+    assert tags.findall(page) == tags.findall(template)
+    assert data_of(page)["text"] == text
+    assert f"<h1>{html.escape(text[:200])}" in page
+
+
+def test_the_page_asks_for_nothing_else(model: Any, tokenizer: Any) -> None:
+    page = report_html(explain(model, tokenizer, FRANCE))
+    assert not re.search(r"://|\bsrc\s*=|\bhref\s*=|url\(|@import|fetch\(|XMLHttp|import\(|<link|<iframe", page)
+    assert "default-src 'none'" in page
+    assert len(page) < 60_000
+
+
+# what a reader does, and what the page then says; run after the page's own script
+ACTIONS = """
+const said = {errors: window.errors, ready: document.documentElement.dataset.ready};
+const one = query => document.querySelector(query);
+const hover = (q, k) => {
+  one(`#map td[data-q="${q}"][data-k="${k}"]`).dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+  return one("#readout").textContent;
+};
+const pick = (id, value) => { one(id).value = value; one(id).dispatchEvent(new Event("change")); };
+const key = name => document.activeElement.dispatchEvent(
+  new KeyboardEvent("keydown", {key: name, bubbles: true, cancelable: true}));
+said.title = document.title;
+said.heading = one("h1").textContent;
+said.tokens = [...document.querySelectorAll("#tokens button")].map(b => b.textContent);
+said.start = one("#readout").textContent;
+said.mean = hover(1, 2);
+pick("#layer", 0); pick("#head", 1);
+said.head = hover(3, 2);
+one("#map tbody td").focus();
+key("ArrowRight"); key("ArrowDown"); key("ArrowDown"); key("ArrowLeft"); key("ArrowUp"); key("ArrowLeft");
+said.focused = [document.activeElement.dataset.q, document.activeElement.dataset.k];
+said.read = one("#readout").textContent;
+said.stops = document.querySelectorAll('#map td[tabindex="0"]').length;
+document.querySelectorAll("#tokens button")[4].click();
+const chips = [...document.querySelectorAll("#tokens button")];
+said.pressed = chips.map(b => b.getAttribute("aria-pressed")).indexOf("true");
+said.detail = [...document.querySelectorAll("#detail tr")].map(line => [...line.cells].map(c => c.textContent));
+said.fills = one("#fills") && one("#fills").textContent;
+said.norms = [...document.querySelectorAll("#norms tr")].slice(1).map(line => [...line.cells].map(c => c.textContent));
+said.loaded = performance.getEntriesByType("resource").length;
+said.pwned = window.pwned === undefined ? "no" : "yes";
+said.elements = document.querySelectorAll("img, b, iframe, script[src]").length;
+document.body.style.width = "390px";
+said.width = document.body.scrollWidth;
+const out = document.createElement("pre");
+out.id = "said";
+out.textContent = JSON.stringify(said);
+document.body.append(out);
+"""
+
+
+def in_the_browser(page: str, folder: Path) -> Any:
+    """What `ACTIONS` found in the page."""
+    watch = "<script>window.errors=[];onerror=m=>{errors.push(String(m))};"
+    watch += "addEventListener('securitypolicyviolation',e=>errors.push(e.violatedDirective))</script>"
+    path = folder / "page.html"
+    path.write_text(
+        page.replace("<title>", watch + "<title>", 1).replace("</body>", f"<script>{ACTIONS}</script></body>", 1),
+        encoding="utf-8",
+    )
+    return json.loads(html.unescape(re.findall(r'<pre id="said">(.*?)</pre>', dom_of(path), re.DOTALL)[0]))
+
+
+def test_in_the_browser(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    found = explain(model, tokenizer, FRANCE)
+    said = in_the_browser(report_html(found), tmp_path)
+    assert said["errors"] == []
+    assert said["ready"] == "yes"
+    assert said["title"] == said["heading"] == FRANCE
+    assert said["tokens"] == ["<s>", "The", "·capital", "·of", "·France", "·is", "<mask>", ".", "</s>"]
+    maps = attention_maps(model, **tokenizer([FRANCE]))[:, 0]  # (N, H, T, T)
+
+    def weight(sentence: str) -> float:
+        return float(re.findall(r"takes ([\d.]+) of", sentence)[0])
+
+    assert said["start"].startswith("Most of all, “<mask>” (6) takes ")
+    assert f"({maps[-1].mean(axis=0)[6].argmax()}), layer 4, mean of all heads." in said["start"]
+    assert said["mean"].startswith("“The” (1) takes ")
+    assert said["mean"].endswith(" of “·capital” (2), layer 4, mean of all heads.")
+    assert abs(weight(said["mean"]) - maps[3, :, 1, 2].mean()) <= 1.01e-4
+    assert said["head"].endswith(" of “·capital” (2), layer 1, head 2.")
+    assert abs(weight(said["head"]) - maps[0, 1, 3, 2]) <= 0.51e-4
+    assert said["focused"] == ["1", "0"]
+    assert abs(weight(said["read"]) - maps[0, 1, 1, 0]) <= 0.51e-4
+    assert said["stops"] == 1
+    assert said["pressed"] == 4
+    assert [row[0] for row in said["detail"]] == ["embeddings", *(f"layer {n}" for n in (1, 2, 3, 4))]
+    for row, words in zip(said["detail"], found["lens"], strict=True):
+        assert row[1].startswith(words[4][0][0].replace(" ", "·", 1) if words[4][0][0][0] == " " else words[4][0][0])
+    assert "·Paris" in said["fills"]
+    assert [float(row[1]) for row in said["norms"]] == pytest.approx(found["norms"]["mean"], abs=0.01)
+    assert [float(row[3]) for row in said["norms"]] == pytest.approx(
+        [row[4] for row in found["norms"]["tokens"]], abs=0.01
+    )
+    assert (said["loaded"], said["elements"], said["width"]) == (0, 0, 390)
+
+
+def test_hostile_text_stays_text_in_the_browser(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    said = in_the_browser(report_html(explain(model, tokenizer, HOSTILE)), tmp_path)
+    assert (said["errors"], said["ready"], said["pwned"], said["elements"]) == ([], "yes", "no", 0)
+    assert said["heading"] == HOSTILE
+    assert "".join(said["tokens"][1:7]).startswith("<mask>")
+    assert (said["loaded"], said["width"]) == (0, 390)
