@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import plots
 from .attention import attention_entropy, attention_maps
 from .cost import ForwardProfile, OpTime, forward_flops, profile_forward
 from .gradients import GradientNorms, gradient_norms
@@ -39,6 +40,7 @@ __all__ = [
     "layer_norm_statistics",
     "logit_lens",
     "logit_lens_top",
+    "plots",
     "profile_forward",
     "report_html",
     "residual_norms",

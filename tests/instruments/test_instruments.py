@@ -25,6 +25,8 @@ look = nl.inspect
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(look.__path__)])
 def test_examples_in_docstrings(name: str) -> None:
+    if name == "plots":
+        pytest.importorskip("matplotlib", reason="the plot extra is not installed")
     module = importlib.import_module(f"npprelnorm.inspect.{name}")
     assert doctest.testmod(module).failed == 0
 

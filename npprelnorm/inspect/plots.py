@@ -1,0 +1,245 @@
+"""Pictures of what the instruments found. They need matplotlib: ``pip install 'npprelnorm[plot]'``.
+
+Each function takes arrays, and matplotlib axes to draw on, or makes a figure of its own; it returns the axes, whose
+``figure.savefig`` writes the picture. The colours can be told apart by colour-blind readers (Okabe and Ito 2008,
+jfly.uni-koeln.de/color; viridis for shades), and lines differ in their markers too.
+
+Legend: N layers, H heads, T tokens, S tokens attended to, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..inputs import as_array
+from ..training.plot import figure_class
+from .gradients import GradientNorms
+from .lens import TopTokens
+from .residual import ResidualNorms
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes  # type: ignore[import-not-found,unused-ignore]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+
+
+def _axes(axes: Axes | None, width: float, height: float) -> Axes:
+    if axes is not None:
+        return axes
+    return figure_class()(figsize=(width, height), dpi=150, layout="constrained").subplots()
+
+
+def _style(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _whole_ticks(axes: Axes, count: int, first: int = 0) -> None:
+    """About ten whole numbers along the x axis."""
+    axes.set_xticks(range(first, first + count, max(1, -(-count // 12))))
+
+
+def plot_residual_norms(norms: ResidualNorms, *, axes: Axes | None = None) -> Axes:
+    """Draw the norm of the residual stream over the depth: each token a thin line, their mean a thick one.
+
+    Parameters
+    ----------
+    norms : ResidualNorms
+        From `residual_norms`.
+    axes : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    NpprelnormError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import npprelnorm as nl
+    >>> model = nl.AutoModelForMaskedLM.from_pretrained(nl.embedded_model_path())
+    >>> axes = plot_residual_norms(nl.inspect.residual_norms(model, input_ids=[[0, 298, 2]]))
+    >>> axes.get_xlabel()
+    'after layer (0: embeddings)'
+    """
+    axes = _axes(axes, 6.4, 3.8)
+    lines = norms.per_token.reshape(len(norms.per_layer), -1)
+    axes.plot(lines, color=COLOURS[0], alpha=0.25, linewidth=0.8)
+    axes.lines[-1].set_label("one token")
+    axes.plot(norms.per_layer, color=COLOURS[1], linewidth=2.2, marker=MARKERS[0], label="mean")
+    axes.set_xlabel("after layer (0: embeddings)")
+    axes.set_ylabel("norm of the residual stream")
+    axes.set_ylim(bottom=0)
+    _whole_ticks(axes, len(norms.per_layer))
+    axes.legend(frameon=False)
+    _style(axes)
+    return axes
+
+
+def plot_gradient_norms(norms: GradientNorms, *, axes: Axes | None = None) -> Axes:
+    """Draw the norm of the gradients layer by layer, all together and by group, on a logarithmic scale.
+
+    Parameters
+    ----------
+    norms : GradientNorms
+        From `gradient_norms`.
+    axes : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    NpprelnormError
+        If matplotlib is not installed.
+    InputError
+        If no layer has a gradient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npprelnorm.inspect import gradient_norms
+    >>> grads = {f"encoder.layer.{i}.output.dense.bias": np.ones(3) for i in range(2)}
+    >>> plot_gradient_norms(gradient_norms(grads)).get_ylabel()
+    'norm of the gradient'
+    """
+    if not len(norms.per_layer):
+        raise InputError("there is no layer with a gradient to draw")
+    axes = _axes(axes, 7.6, 4.2)
+    layers = np.arange(1, len(norms.per_layer) + 1)
+    for index, (group, values) in enumerate(norms.groups.items()):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        positive = np.where(values > 0, values, np.nan)  # a gradient of 0 has no place on this scale
+        axes.plot(layers, positive, color=colour, marker=marker, markersize=4, linewidth=1, label=group)
+    axes.plot(layers, norms.per_layer, color="black", linewidth=2.4, linestyle="--", label="whole layer")
+    axes.set_yscale("log")
+    axes.set_xlabel("layer")
+    axes.set_ylabel("norm of the gradient")
+    _whole_ticks(axes, len(layers), 1)
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _style(axes)
+    return axes
+
+
+def plot_attention(
+    weights: Any, tokens: Sequence[str] | None = None, *, title: str = "", axes: Axes | None = None
+) -> Axes:
+    """Draw one attention map, in shades from 0 to 1.
+
+    Parameters
+    ----------
+    weights : floats (T, S)
+        Of one layer and head, such as ``attention_maps(...)[layer, 0, head]``, or a mean of several.
+    tokens : sequence of str, optional
+        Names of the T tokens, where S is T.
+    title : str
+    axes : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    NpprelnormError
+        If matplotlib is not installed.
+    InputError
+        For weights of another shape, or as many names as there are no tokens.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plot_attention(np.eye(2), ["a", "b"]).get_ylabel()
+    'token that looks'
+    """
+    array = as_array("weights", weights)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise InputError(f"weights has shape {array.shape}; expected (T, S), the map of one layer and head")
+    if tokens is not None and array.shape != (len(tokens), len(tokens)):
+        raise InputError(f"there are {len(tokens)} tokens, but weights has shape {array.shape}")
+    size = min(9.0, 2.6 + 0.3 * len(array))
+    axes = _axes(axes, size + 0.8, size)
+    image = axes.imshow(array, vmin=0.0, vmax=1.0, cmap="viridis", aspect="equal")
+    axes.figure.colorbar(image, ax=axes, shrink=0.8, label="attention weight")
+    if tokens is not None:
+        names = [_plain(token) for token in tokens]
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
+        axes.set_yticks(range(len(names)), names, fontsize="small")
+    axes.set_xlabel("token that is looked at")
+    axes.set_ylabel("token that looks")
+    axes.set_title(_plain(title), fontsize="medium")
+    return axes
+
+
+def plot_logit_lens(
+    top: TopTokens, tokenizer: Any, tokens: Sequence[str] | None = None, *, row: int = 0, axes: Axes | None = None
+) -> Axes:
+    """Draw the likeliest token after each layer, on its probability as a shade.
+
+    Parameters
+    ----------
+    top : TopTokens
+        From `logit_lens_top`.
+    tokenizer : Tokenizer
+        For the tokens' texts.
+    tokens : sequence of str, optional
+        Names of the positions that were read.
+    row : int
+        Which text of the batch.
+    axes : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    NpprelnormError
+        If matplotlib is not installed.
+    InputError
+        For a row that is not there, or another number of names than of positions.
+
+    Examples
+    --------
+    >>> import npprelnorm as nl
+    >>> model = nl.AutoModelForMaskedLM.from_pretrained(nl.embedded_model_path())
+    >>> tokenizer = nl.Tokenizer.from_pretrained(nl.embedded_model_path())
+    >>> top = nl.inspect.logit_lens_top(model, input_ids=[[0, 298, 2]])
+    >>> plot_logit_lens(top, tokenizer).get_ylabel()
+    'after layer (0: embeddings)'
+    """
+    layers, batch, positions, _ = top.ids.shape
+    if not 0 <= row < batch:
+        raise InputError(f"row is {row}; allowed: 0 to {batch - 1}")
+    if tokens is not None and len(tokens) != positions:
+        raise InputError(f"there are {len(tokens)} tokens, but {positions} positions were read")
+    axes = _axes(axes, min(16.0, 2.0 + 0.85 * positions), min(12.0, 1.6 + 0.35 * layers))
+    best = top.probabilities[:, row, :, 0]  # (N + 1, P)
+    image = axes.imshow(best, vmin=0.0, vmax=1.0, cmap="viridis", aspect="auto", origin="lower")
+    axes.figure.colorbar(image, ax=axes, label="probability")
+    for layer in range(layers):
+        for position in range(positions):
+            text = _plain(tokenizer.decode([int(top.ids[layer, row, position, 0])]))
+            dark = best[layer, position] < 0.55  # viridis is dark below, and yellow above
+            axes.text(position, layer, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    if tokens is not None:
+        axes.set_xticks(range(positions), [_plain(token) for token in tokens], rotation=45, ha="right", fontsize=8)
+    axes.set_xlabel("token")
+    axes.set_ylabel("after layer (0: embeddings)")
+    axes.set_yticks(range(0, layers, max(1, -(-layers // 24))))
+    return axes
+
+
+def _plain(text: str) -> str:
+    """`text` so that matplotlib shows it as it is: a dollar sign would begin mathematics."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return shown.replace("$", r"\$")
