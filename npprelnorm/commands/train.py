@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.patience and not args.eval:
         raise UsageError("--patience is about evaluations; give --eval FILE")
     if args.plot:
-        from ..training.plot import figure_class
+        from ..figures import figure_class
 
         figure_class()  # fails now rather than after the training
     from ..training import folder

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..figures import figure_class
 from ..inputs import as_array
-from ..training.plot import figure_class
 from .gradients import GradientNorms
 from .lens import TopTokens
 from .residual import ResidualNorms
@@ -24,7 +24,7 @@ from .residual import ResidualNorms
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # type: ignore[import-not-found,unused-ignore]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 

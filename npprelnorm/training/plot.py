@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from ..errors import NpprelnormError
+from ..figures import figure_class
 from ..files import replacing
 from .loop import read_log
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
-
-
-def figure_class() -> type[Figure]:
-    """matplotlib's figure, which draws to files without any display.
-
-    Raises
-    ------
-    NpprelnormError
-        If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NpprelnormError("a plot needs matplotlib; install it with: pip install 'npprelnorm[plot]'") from None
-    return Figure
 
 
 def plot_loss(log: str | os.PathLike[str], picture: str | os.PathLike[str], *, unit: str = "nats a label") -> None:
