@@ -57,8 +57,11 @@ _MODULE_OF = {
     "AutoModelForMaskedLM": "auto",
     "AutoModelForMultipleChoice": "auto",
     "AutoModelForQuestionAnswering": "auto",
+    "AutoModelForSeq2SeqLM": "auto",
     "AutoModelForSequenceClassification": "auto",
     "AutoModelForTokenClassification": "auto",
+    "EncoderDecoderConfig": "encoder_decoder_config",
+    "EncoderDecoderModel": "encoder_decoder",
     "KeyValueCache": "cache",
     "GenerationSettings": "generation.settings",
     "Tokenizer": "tokenizer",
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from .auto import AutoModelForMaskedLM as AutoModelForMaskedLM
     from .auto import AutoModelForMultipleChoice as AutoModelForMultipleChoice
     from .auto import AutoModelForQuestionAnswering as AutoModelForQuestionAnswering
+    from .auto import AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM
     from .auto import AutoModelForSequenceClassification as AutoModelForSequenceClassification
     from .auto import AutoModelForTokenClassification as AutoModelForTokenClassification
     from .backend import set_threads as set_threads
@@ -106,6 +110,8 @@ if TYPE_CHECKING:
     from .config import RobertaConfig as RobertaConfig
     from .config import RobertaPreLayerNormConfig as RobertaPreLayerNormConfig
     from .config import XLMRobertaConfig as XLMRobertaConfig
+    from .encoder_decoder import EncoderDecoderModel as EncoderDecoderModel
+    from .encoder_decoder_config import EncoderDecoderConfig as EncoderDecoderConfig
     from .errors import NpprelnormError as NpprelnormError
     from .errors import NpprelnormWarning as NpprelnormWarning
     from .generation.settings import GenerationSettings as GenerationSettings

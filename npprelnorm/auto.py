@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from . import bert, classifiers, language_models, model, roberta
 from .config import RobertaPreLayerNormConfig
+from .encoder_decoder import EncoderDecoderModel
+from .encoder_decoder_config import EncoderDecoderConfig
 from .errors import ConfigError
 from .model import BodyModel
 
@@ -101,6 +103,20 @@ class AutoModelForMaskedLM(_Auto):
         roberta.CamembertForMaskedLM,
         bert.BertForMaskedLM,
     )
+
+
+class AutoModelForSeq2SeqLM:
+    """An encoder-decoder pair."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], **options: Any) -> EncoderDecoderModel:
+        """As `EncoderDecoderModel.from_pretrained`."""
+        return EncoderDecoderModel.from_pretrained(path, **options)
+
+    @classmethod
+    def from_config(cls, config: EncoderDecoderConfig, **options: Any) -> EncoderDecoderModel:
+        """A pair with fresh weights; options ``rng`` and ``dtype``."""
+        return EncoderDecoderModel(config, **options)
 
 
 class AutoModelForSequenceClassification(_Auto):

@@ -264,13 +264,13 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         InputError, ConfigError
             For unusable inputs, settings that contradict each other, or more tokens than there are positions.
         """
-        from .generation.generate import generate  # built on this class
+        from .generation.generate import generate, put_together  # built on this class
 
         return generate(
             self,
             input_ids,
             attention_mask,
-            generation_config=generation_config,
+            settings=put_together(self.generation_config, generation_config, settings),
             rng=rng,
             tokenizer=tokenizer,
             streamer=streamer,
@@ -281,7 +281,6 @@ class RobertaPreLayerNormForCausalLM(LMModel):
             use_cache=use_cache,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
-            changes=settings,
         )
 
     def _forward(

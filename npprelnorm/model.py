@@ -40,6 +40,27 @@ def _checked_reading(read: Any, shape: tuple[int, ...]) -> np.ndarray:
     return wanted
 
 
+def checked_cotangents(
+    cotangents: Cotangents | Callable[[Any], Cotangents],
+    output: ModelOutput,
+    differentiable: Collection[str],
+    dtype: np.dtype[np.floating],
+) -> dict[str, np.ndarray]:
+    """What a caller of `vjp` gave, as arrays of the shapes of the output's fields."""
+    result = {}
+    for name, value in (cotangents(output) if callable(cotangents) else cotangents).items():
+        if name not in output or name not in differentiable:
+            have = [field for field in differentiable if field in output]
+            raise InputError(f"cotangents holds {name!r}; allowed for this output: {', '.join(have)}")
+        array = np.asarray(value, dtype)
+        if array.shape != output[name].shape:
+            raise InputError(
+                f"the cotangent of {name} has shape {array.shape}; it must have the output's, {output[name].shape}"
+            )
+        result[name] = array
+    return result
+
+
 class BodyModel(PreTrainedModel):
     """What the model classes share: running the body on checked inputs, and its backward."""
 
@@ -273,23 +294,8 @@ class BodyModel(PreTrainedModel):
         first = first_layer_needed(g, self.base_prefix, self.config.num_hidden_layers)
         generator = None if rng is None else np.random.default_rng(rng)
         output, cache = self._forward(Recording(first, generator, recompute), **inputs)
-        given = cotangents(output) if callable(cotangents) else cotangents
-        self._backward(self._checked(given, output), cache, g)
+        self._backward(checked_cotangents(cotangents, output, self.differentiable, self.dtype), cache, g)
         return output, g.finish()
-
-    def _checked(self, cotangents: Cotangents, output: ModelOutput) -> dict[str, np.ndarray]:
-        result = {}
-        for name, value in cotangents.items():
-            if name not in output or name not in self.differentiable:
-                have = [field for field in self.differentiable if field in output]
-                raise InputError(f"cotangents holds {name!r}; allowed for this output: {', '.join(have)}")
-            array = np.asarray(value, self.dtype)
-            if array.shape != output[name].shape:
-                raise InputError(
-                    f"the cotangent of {name} has shape {array.shape}; it must have the output's, {output[name].shape}"
-                )
-            result[name] = array
-        return result
 
     # fields of the output that `vjp` takes cotangents of
     differentiable: tuple[str, ...] = ("loss", "logits")

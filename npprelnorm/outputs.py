@@ -104,6 +104,21 @@ class CausalLMOutput(ModelOutput):
 
 
 @dataclass
+class Seq2SeqLMOutput(ModelOutput):
+    """Result of `EncoderDecoderModel`: ``logits`` (B, T, V) of the decoder's tokens, and what both parts return."""
+
+    loss: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    past_key_values: KeyValueCache | None = None
+    decoder_hidden_states: Arrays | None = None
+    decoder_attentions: Arrays | None = None
+    cross_attentions: Arrays | None = None
+    encoder_last_hidden_state: np.ndarray | None = None
+    encoder_hidden_states: Arrays | None = None
+    encoder_attentions: Arrays | None = None
+
+
+@dataclass
 class ClassifierOutput(ModelOutput):
     """Result of the classification heads: ``logits`` (B, K), for tokens (B, T, K), for choices (B, choices)."""
 

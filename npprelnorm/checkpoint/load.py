@@ -43,8 +43,7 @@ def load(
     config_overrides: dict[str, Any],
 ) -> M:
     """Load `cls` from a folder or hub id; arguments and errors as in `PreTrainedModel.from_pretrained`."""
-    if tied_weights not in ("v5", "v4"):
-        raise InputError(f"tied_weights is {tied_weights!r}; allowed: 'v5', 'v4'")
+    check_tied_weights(tied_weights)
     folder = resolve(path, revision=revision, local_files_only=local_files_only, allow_convert_pr=allow_convert_pr)
     if config is None:
         config = cls.config_class.from_pretrained(folder, **config_overrides)
@@ -52,11 +51,17 @@ def load(
         config = cls.config_class.from_dict(config.to_dict(), **config_overrides)
     file = open_tensors(folder)
     try:
-        model = _load(cls, file, folder, config, dtype, init_missing, ignore_mismatched_sizes, tied_weights, rng)
+        model = load_open(cls, file, folder, config, dtype, init_missing, ignore_mismatched_sizes, tied_weights, rng)
     finally:
         file.close()
     model._read_beside(folder, config_overrides)
     return model
+
+
+def check_tied_weights(value: str) -> None:
+    """Raise an `InputError` for anything but the two readings."""
+    if value not in ("v5", "v4"):
+        raise InputError(f"tied_weights is {value!r}; allowed: 'v5', 'v4'")
 
 
 def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: names.Layout) -> None:
@@ -68,6 +73,10 @@ def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: n
         Says what the checkpoint is instead.
     """
     model_type = config.extra.get("model_type", config.model_type)
+    if model_type == "encoder-decoder":
+        raise CheckpointMismatchError(
+            f"{folder} is an encoder-decoder pair: load it with EncoderDecoderModel.from_pretrained"
+        )
     if config.family.order is POST_LN:
         _check_post_ln(folder, config, found, model_type)
         return
@@ -108,7 +117,7 @@ def _check_post_ln(folder: Path, config: RobertaPreLayerNormConfig, found: names
         )
 
 
-def _load(
+def load_open(
     cls: type[M],
     file: TensorFile,
     folder: Path,
@@ -119,6 +128,7 @@ def _load(
     tied_weights: str,
     rng: np.random.Generator,
 ) -> M:
+    """Load `cls` from a file that is open; `folder` is what messages call it."""
     found = names.layout(file.names())
     check_architecture(folder, config, found)
     config.extra.pop("model_type", None)  # checked; from here on it is this package's own

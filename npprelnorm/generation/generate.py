@@ -29,7 +29,7 @@ def generate(
     input_ids: Any,
     attention_mask: Any,
     *,
-    generation_config: Any,
+    settings: GenerationSettings,
     rng: int | np.random.Generator | None,
     tokenizer: Any,
     streamer: sampling.Streamer | None,
@@ -40,23 +40,26 @@ def generate(
     use_cache: bool | None,
     encoder_hidden_states: Any,
     encoder_attention_mask: Any,
-    changes: Mapping[str, Any],
+    scheme: str | None = None,
 ) -> np.ndarray | GenerateOutput:
-    """`RobertaPreLayerNormForCausalLM.generate`, where the arguments are described."""
-    settings = model.generation_config.merged(_settings(generation_config)).updated(**changes)
+    """`RobertaPreLayerNormForCausalLM.generate`, where the arguments are described, with all settings put together.
+
+    `scheme` numbers the tokens in another way than ``settings.position_scheme``; see `steps`.
+    """
+    scheme = scheme or settings.position_scheme
     config = model.config
     ids = as_integers("input_ids", input_ids, config.vocab_size, "vocab_size")
     if ids.ndim != 2 or 0 in ids.shape:
         hint = "; wrap a single sequence in a list" if ids.ndim == 1 and ids.size else ""
         raise InputError(f"input_ids has shape {ids.shape}; expected (batch, tokens), at least one of each{hint}")
-    eos = _ids_of_end(settings, config.eos_token_id)
+    eos = ids_of_end(settings, config.eos_token_id)
     _require_in_vocabulary(settings, eos, config.vocab_size)
-    padding = _padding(settings, config.pad_token_id, eos)
+    padding = padding_of(settings, config.pad_token_id, eos)
     rows = ids.shape[0] * settings.num_beams * settings.num_return_sequences
     if rows > 1 and settings.stop_strings and padding is None:
         raise InputError("rows that end at stop_strings need padding, but no token is set; give pad_token_id")
     mask = _mask(attention_mask, ids, padding, eos)
-    length = _length(model, settings, ids, mask)
+    length = _length(model, settings, ids, mask, scheme)
     if not config.is_decoder:
         warnings.warn(
             "this RobertaPreLayerNormForCausalLM is no decoder: every token sees those after it, and each step "
@@ -75,7 +78,7 @@ def generate(
     steps = Steps(
         model,
         mask,
-        settings.position_scheme,
+        scheme,
         past,
         config.is_decoder and (config.use_cache if use_cache is None else use_cache),
         {name: as_array(name, value) for name, value in encoder.items() if value is not None},
@@ -121,21 +124,20 @@ def generate(
     return dataclasses.replace(result, past_key_values=steps.cache)
 
 
-def _settings(value: Any) -> GenerationSettings:
-    if value is None:
-        return GenerationSettings()
-    if isinstance(value, GenerationSettings):
-        return value
-    if isinstance(value, Mapping):
-        return GenerationSettings.from_dict(value)
-    if isinstance(value, str | os.PathLike):
-        return GenerationSettings.from_pretrained(value)
-    raise InputError(
-        f"generation_config is a {type(value).__name__}; give GenerationSettings, a dict, or the path of a folder"
-    )
+def put_together(own: GenerationSettings, given: Any, changes: Mapping[str, Any]) -> GenerationSettings:
+    """A model's own settings, those of the argument `generation_config`, and those of the call, which count most."""
+    if isinstance(given, Mapping):
+        given = GenerationSettings.from_dict(given)
+    elif isinstance(given, str | os.PathLike):
+        given = GenerationSettings.from_pretrained(given)
+    elif given is not None and not isinstance(given, GenerationSettings):
+        raise InputError(
+            f"generation_config is a {type(given).__name__}; give GenerationSettings, a dict, or the path of a folder"
+        )
+    return (own if given is None else own.merged(given)).updated(**changes)
 
 
-def _ids_of_end(settings: GenerationSettings, of_model: Any) -> tuple[int, ...]:
+def ids_of_end(settings: GenerationSettings, of_model: Any) -> tuple[int, ...]:
     if settings.eos_token_id is not None:
         return tuple(int(token) for token in settings.eos_token_id)
     if of_model is None:
@@ -143,7 +145,7 @@ def _ids_of_end(settings: GenerationSettings, of_model: Any) -> tuple[int, ...]:
     return tuple(of_model) if isinstance(of_model, list | tuple) else (int(of_model),)
 
 
-def _padding(settings: GenerationSettings, of_model: int | None, eos: tuple[int, ...]) -> int | None:
+def padding_of(settings: GenerationSettings, of_model: int | None, eos: tuple[int, ...]) -> int | None:
     padding = settings.pad_token_id if settings.pad_token_id is not None else of_model
     return eos[0] if padding is None and eos else padding
 
@@ -165,11 +167,17 @@ def _require_in_vocabulary(settings: GenerationSettings, eos: tuple[int, ...], v
             raise InputError(f"{name} holds {beyond[0]}; allowed: 0 to {vocabulary - 1} (vocab_size is {vocabulary})")
 
 
+def real_tokens(ids: np.ndarray, padding: int | None, eos: tuple[int, ...]) -> np.ndarray:
+    """All but padding, unless that is also an end token. (B, T) -> (B, T) booleans."""
+    return ids != padding if padding is not None and padding not in eos else np.ones(ids.shape, np.bool_)
+
+
 def _mask(value: Any, ids: np.ndarray, padding: int | None, eos: tuple[int, ...]) -> np.ndarray:
     """(B, T) booleans; without a mask, padding in the prompt is taken for padding unless it is also an end token."""
     if value is None:
-        is_padding = ids == padding if padding is not None and padding not in eos else np.zeros(ids.shape, np.bool_)
-        mask = ~is_padding if not is_padding.all(axis=1).any() else np.ones(ids.shape, np.bool_)
+        mask = real_tokens(ids, padding, eos)
+        if not mask.any(axis=1).all():  # a row of nothing else means it
+            mask = np.ones(ids.shape, np.bool_)
     else:
         array = as_array("attention_mask", value)
         if array.shape != ids.shape or array.dtype.kind not in "biuf" or ((array != 0) & (array != 1)).any():
@@ -188,10 +196,12 @@ def _mask(value: Any, ids: np.ndarray, padding: int | None, eos: tuple[int, ...]
     return mask
 
 
-def _length(model: RobertaPreLayerNormForCausalLM, s: GenerationSettings, ids: np.ndarray, mask: np.ndarray) -> int:
+def _length(
+    model: RobertaPreLayerNormForCausalLM, s: GenerationSettings, ids: np.ndarray, mask: np.ndarray, scheme: str
+) -> int:
     """At how many tokens, the prompt included, generation stops."""
     prompt = ids.shape[1]
-    left = room(model, ids, mask, s.position_scheme)
+    left = room(model, ids, mask, scheme)
     if left < 1:
         raise InputError(
             f"the prompt of {prompt} tokens leaves no room: this checkpoint supports {model.config.max_tokens}; "

@@ -272,8 +272,11 @@ class GenerationSettings:
 
     def complete(self, config: RobertaPreLayerNormConfig) -> GenerationSettings:
         """These settings with the token ids that a model configuration adds, as a file of their own needs them."""
-        ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        return self._with({name: value for name, value in ids.items() if name not in self.given and value is not None})
+        return self.completed(**{n: getattr(config, n) for n in ("bos_token_id", "eos_token_id", "pad_token_id")})
+
+    def completed(self, **values: Any) -> GenerationSettings:
+        """These settings with `values` where they have nothing; None is nothing."""
+        return self._with({name: value for name, value in values.items() if name not in self.given})
 
     def to_dict(self) -> dict[str, Any]:
         """What was asked for, as JSON can hold it; no end tokens at all are written as none being named."""

@@ -3,7 +3,8 @@
 ``position_scheme="forward"`` (the default) numbers tokens as calling the model does: real tokens count up from
 ``pad_token_id + 1``, so `generate` continues exactly what ``model(ids)`` predicts. transformers' own `generate` gives
 its models ``attention_mask.cumsum - 1`` instead, so that the first token looks up row 0 of the position table, which
-training never used: ``position_scheme="hf_generate"`` repeats that, for comparing with it.
+training never used: ``position_scheme="hf_generate"`` repeats that, for comparing with it. To the decoder of a pair it
+gives no numbers; the model counts then, padding in the cache included: that is BY_MODEL here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from ..errors import InputError, NpprelnormError
 
 if TYPE_CHECKING:
     from ..language_models import RobertaPreLayerNormForCausalLM
+
+
+BY_MODEL = "by_model"
 
 
 def position_ids(ids: np.ndarray, mask: np.ndarray, padding_id: int | None, scheme: str) -> np.ndarray:
@@ -37,7 +41,7 @@ def position_ids(ids: np.ndarray, mask: np.ndarray, padding_id: int | None, sche
 def room(model: RobertaPreLayerNormForCausalLM, ids: np.ndarray, mask: np.ndarray, scheme: str) -> int:
     """How many new tokens the position table has rows for; the last one is never looked up."""
     config = model.config
-    if config.position_embedding_type != "absolute":
+    if config.position_embedding_type != "absolute" or scheme == BY_MODEL:
         return config.max_tokens - ids.shape[1] + 1
     if scheme == "hf_generate":
         return config.max_position_embeddings - int(mask.sum(axis=1).max()) + 1
@@ -80,13 +84,15 @@ class Steps:
         new = ids.shape[1] - self.mask.shape[1]
         self.mask = np.pad(self.mask, ((0, 0), (0, new)), constant_values=True)
         done = self.cache.length if self.cache is not None else 0
-        positions = position_ids(ids, self.mask, self.model.config.pad_token_id, self.scheme)
+        positions = None
+        if self.scheme != BY_MODEL:
+            positions = position_ids(ids, self.mask, self.model.config.pad_token_id, self.scheme)[:, done:]
         read = np.zeros((len(ids), ids.shape[1] - done), np.bool_)
         read[:, -1] = True
         output = self.model.base(
             ids[:, done:],
             self.mask,
-            position_ids=positions[:, done:],
+            position_ids=positions,
             past_key_values=self.cache,
             use_cache=self.use_cache,
             read=read,
