@@ -204,7 +204,7 @@ class EncoderDecoderModel(PreTrainedPair):
         input_ids, inputs_embeds : (B, S) or (B, S, C), optional
             What the encoder reads. One of them, or `encoder_outputs`.
         attention_mask : (B, S), optional
-            Which of its tokens are real; by default all but padding.
+            Which of its tokens are real; by default all, with a warning if there is padding, as for calling the model.
         decoder_input_ids : integers (B, T), optional
             How the rows begin; ``decoder_start_token_id`` is put in front if no row has it there, and is all there is
             by default.

@@ -107,6 +107,10 @@ def _projection(file: TensorFile, folder: Path, fresh: Params, init_missing: boo
             f"{folder} lacks {', '.join(missing)}, though its encoder and decoder differ in width "
             "(init_missing=True draws them fresh)"
         )
+    if missing:
+        warnings.warn(
+            f"{folder}: drawn fresh, train it before use: {', '.join(missing)}", CheckpointWarning, stacklevel=5
+        )
     result = {}
     for name, value in fresh.items():
         if name in missing:

@@ -52,9 +52,9 @@ def generate(
     if ids.ndim != 2 or 0 in ids.shape:
         hint = "; wrap a single sequence in a list" if ids.ndim == 1 and ids.size else ""
         raise InputError(f"input_ids has shape {ids.shape}; expected (batch, tokens), at least one of each{hint}")
-    eos = ids_of_end(settings, config.eos_token_id)
+    eos = _ids_of_end(settings, config.eos_token_id)
     _require_in_vocabulary(settings, eos, config.vocab_size)
-    padding = padding_of(settings, config.pad_token_id, eos)
+    padding = _padding(settings, config.pad_token_id, eos)
     rows = ids.shape[0] * settings.num_beams * settings.num_return_sequences
     if rows > 1 and settings.stop_strings and padding is None:
         raise InputError("rows that end at stop_strings need padding, but no token is set; give pad_token_id")
@@ -137,7 +137,7 @@ def put_together(own: GenerationSettings, given: Any, changes: Mapping[str, Any]
     return (own if given is None else own.merged(given)).updated(**changes)
 
 
-def ids_of_end(settings: GenerationSettings, of_model: Any) -> tuple[int, ...]:
+def _ids_of_end(settings: GenerationSettings, of_model: Any) -> tuple[int, ...]:
     if settings.eos_token_id is not None:
         return tuple(int(token) for token in settings.eos_token_id)
     if of_model is None:
@@ -145,7 +145,7 @@ def ids_of_end(settings: GenerationSettings, of_model: Any) -> tuple[int, ...]:
     return tuple(of_model) if isinstance(of_model, list | tuple) else (int(of_model),)
 
 
-def padding_of(settings: GenerationSettings, of_model: int | None, eos: tuple[int, ...]) -> int | None:
+def _padding(settings: GenerationSettings, of_model: int | None, eos: tuple[int, ...]) -> int | None:
     padding = settings.pad_token_id if settings.pad_token_id is not None else of_model
     return eos[0] if padding is None and eos else padding
 
@@ -167,17 +167,11 @@ def _require_in_vocabulary(settings: GenerationSettings, eos: tuple[int, ...], v
             raise InputError(f"{name} holds {beyond[0]}; allowed: 0 to {vocabulary - 1} (vocab_size is {vocabulary})")
 
 
-def real_tokens(ids: np.ndarray, padding: int | None, eos: tuple[int, ...]) -> np.ndarray:
-    """All but padding, unless that is also an end token. (B, T) -> (B, T) booleans."""
-    return ids != padding if padding is not None and padding not in eos else np.ones(ids.shape, np.bool_)
-
-
 def _mask(value: Any, ids: np.ndarray, padding: int | None, eos: tuple[int, ...]) -> np.ndarray:
     """(B, T) booleans; without a mask, padding in the prompt is taken for padding unless it is also an end token."""
     if value is None:
-        mask = real_tokens(ids, padding, eos)
-        if not mask.any(axis=1).all():  # a row of nothing else means it
-            mask = np.ones(ids.shape, np.bool_)
+        is_padding = ids == padding if padding is not None and padding not in eos else np.zeros(ids.shape, np.bool_)
+        mask = ~is_padding if not is_padding.all(axis=1).any() else np.ones(ids.shape, np.bool_)
     else:
         array = as_array("attention_mask", value)
         if array.shape != ids.shape or array.dtype.kind not in "biuf" or ((array != 0) & (array != 1)).any():

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..inputs import as_array, as_integers
-from .generate import generate, ids_of_end, padding_of, put_together, real_tokens
+from .generate import generate, put_together
 from .outputs import GenerateOutput
 from .settings import GenerationSettings
 from .steps import BY_MODEL
@@ -34,19 +34,13 @@ def generate_pair(
     """`EncoderDecoderModel.generate`, where the arguments are described."""
     settings = put_together(model.generation_config, generation_config, changes)
     settings = settings.completed(pad_token_id=model.config.pad_token_id)
-    decoder = model.decoder
-    if attention_mask is None and input_ids is not None:
-        eos = ids_of_end(settings, decoder.config.eos_token_id)
-        attention_mask = real_tokens(
-            as_array("input_ids", input_ids), padding_of(settings, decoder.config.pad_token_id, eos), eos
-        )
     encoded = model.encode(
         encoder_outputs, input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
     )
     states, _ = model.project(encoded.last_hidden_state)
     ids, mask = _beginning(model, settings, states.shape[0], decoder_input_ids, decoder_attention_mask)
     return generate(
-        decoder,
+        model.decoder,
         ids,
         mask,
         settings=settings,

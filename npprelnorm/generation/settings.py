@@ -281,8 +281,10 @@ class GenerationSettings:
     def to_dict(self) -> dict[str, Any]:
         """What was asked for, as JSON can hold it; no end tokens at all are written as none being named."""
         result = dict(self.extra) | {name: _plain(value) for name, value in self.given.items()}
-        if not result.get("eos_token_id", True):
-            del result["eos_token_id"]
+        for name in ("eos_token_id", "forced_eos_token_id"):
+            ids = result.pop(name, ())
+            if len(ids):
+                result[name] = ids if len(ids) > 1 else ids[0]
         return result
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
