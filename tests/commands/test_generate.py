@@ -82,6 +82,42 @@ def test_sampling_and_beams(folder: str, capsys: pytest.CaptureFixture[str]) -> 
     assert out == rows(folder, num_beams=3, num_return_sequences=2).tolist()
 
 
+def test_drawn_beams_and_what_they_are_told(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = ["--do-sample", "--num-beams", "3", "--seed", "4", "--length-penalty", "0.5", "--no-repeat-ngram", "2"]
+    drawn += ["--min-new-tokens", "5", "--results", "3"]
+    assert main(["generate", PROMPT, "--model", folder, "--json", *drawn]) == 0
+    out = [json.loads(line)["ids"] for line in capsys.readouterr().out.splitlines()]
+    ways = {"do_sample": True, "num_beams": 3, "rng": 4, "length_penalty": 0.5, "no_repeat_ngram_size": 2}
+    assert out == rows(folder, **ways, min_new_tokens=5, num_return_sequences=3).tolist()
+
+
+def test_a_pair_reads_the_prompt_and_writes_another_text(
+    tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = nl.Tokenizer.from_pretrained(folder)
+    config = nl.RobertaPreLayerNormForCausalLM.from_pretrained(folder).config
+    made = nl.EncoderDecoderConfig.from_dict(
+        {
+            "encoder": config.to_dict() | {"is_decoder": False},
+            "decoder": config.to_dict() | {"add_cross_attention": True},
+            "decoder_start_token_id": 0,
+        }
+    )
+    params = random_params(nl.EncoderDecoderModel.shapes(made, pooler=False), 0, "float32")
+    pair = nl.EncoderDecoderModel.from_params(made, params)
+    pair.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    expected = pair.generate(tokenizer(PROMPT).input_ids, num_beams=2, max_new_tokens=6)[0]
+    assert main(["generate", PROMPT, "--model", str(tmp_path), "--beams", "2", "--max-new-tokens", "6", "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out == {"prompt": PROMPT, "text": text(folder, expected), "ids": expected.tolist()}
+    assert expected[0] == 0
+    assert main(["generate", PROMPT, "--model", str(tmp_path), "--max-new-tokens", "6"]) == 0
+    shown = capsys.readouterr().out
+    assert PROMPT not in shown
+    assert shown.endswith("\n")
+
+
 def test_the_folders_settings_are_honoured(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = Path(folder) / "generation_config.json"
     before = file.read_bytes()
