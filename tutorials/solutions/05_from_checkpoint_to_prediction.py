@@ -61,10 +61,10 @@ assert np.allclose(logits, model(input_ids=ids[None]).logits[0, at], rtol=0, ato
 # %% [markdown]
 # ## 2. Who speaks for Paris?
 #
-# The stream is the sum of the nine parts, but LayerNorm is not linear, and neither is the head. Its *derivative* is:
-# with $J$ the Jacobian of "final LayerNorm, then the logit of Paris less the mean logit" at the real stream, each part
-# $x_k$ has a share $J x_k$. We measure each share by a small step along the part. For a LayerNorm the shares add up to
-# nearly 0 in all (stretching the whole stream changes nothing, tutorial 1), so what counts is which are large.
+# The stream is the sum of the nine parts, but the final LayerNorm and the head are not linear, so the logit is no sum
+# of nine shares. Two ways out. The *derivative* along each part is linear; but stretching the whole stream changes
+# nothing (tutorial 1), so these shares always add up to 0, and a part can be large and its share small. Or take one
+# part away and look at what is left, which is what a part is worth given all the others.
 
 # %%
 paris = tokenizer.token_to_id("ĠParis")
@@ -73,16 +73,18 @@ assert np.allclose(total, x[at], rtol=0, atol=1e-12)
 
 
 def preference(stream: np.ndarray) -> float:
+    """The logit of Paris, less the mean logit."""
     z = head(norm(stream, "LayerNorm"))
     return float(z[paris] - z.mean())
 
 
 h = 1e-4
 share = {n: (preference(total + h * v) - preference(total - h * v)) / (2 * h) for n, v in parts.items()}
-for name, value in sorted(share.items(), key=lambda item: -item[1]):
-    print(f"{name:15s} {value:+.2f}")
+worth = {name: preference(total) - preference(total - part) for name, part in parts.items()}
+for name, value in sorted(worth.items(), key=lambda item: -item[1]):
+    print(f"{name:15s} worth {value:+7.2f}   derivative {share[name]:+.2f}   norm {np.linalg.norm(parts[name]):6.1f}")
 assert abs(sum(share.values())) < 1e-3 * max(np.abs(list(share.values()))), "they cancel"
-assert max(share, key=share.get) != "embeddings"
+assert max(share, key=share.get) != max(worth, key=worth.get), "and so do not tell what a part is worth"
 
 # %% [markdown]
 # ## 3. A real model
