@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 8. Seven bugs
 #
-# Every one of these has been in published code. We put them, one at a time, into a model that works, and measure three
-# things: what happens to the numbers, whether anybody would notice by looking at the answers, and which check finds it.
-# The lesson is in the last figure: the bugs that anyone can see are the harmless ones.
+# Seven mistakes that are easy to make when a model is written anew. We put them, one at a time, into a model that
+# works, and measure three things: what happens to the numbers, whether anybody would notice by looking at the answers,
+# and which check finds it. The lesson is in the last figure: the bugs that anyone can see are the harmless ones.
 #
 # You need: tutorials 1, 2 and 5. Running it takes about half a minute.
 
@@ -359,10 +359,10 @@ final = {name: values[:, -20:].mean(axis=1) for name, values in curves.items()}
 print("last 20 steps:", {name: values.round(2).tolist() for name, values in final.items()})
 
 # %% [markdown]
-# A gradient that is wrong by a third (the median of the points above) trains as well as the right one! There is a
-# reason. The lost term points along $\mathbf 1$, and every LayerNorm above ignores that direction of the residual
-# stream: so what it adds is mostly noise where the loss is flat. A loss that goes down is no evidence for a backward.
-# (The variance term is not so lucky.)
+# A gradient that is wrong by two fifths of its norm (the median of the points above) trains as well as the right one!
+# There is a reason. The lost term points along $\mathbf 1$, and every LayerNorm above ignores that direction of the
+# residual stream: so what it adds is mostly noise where the loss is flat. A loss that goes down is no evidence for a
+# backward. (The variance term is not so lucky.)
 #
 # ## 7. An untied decoder
 #
@@ -471,7 +471,7 @@ assert slope_errors["right"] < 1e-6
 assert slope_errors["mean term missing"] > 1e-3
 assert slope_errors["variance term missing"] > 1e-3
 assert [name for name, found in noticed["missing mean term"].items() if found] == ["gradients"]
-assert 0.2 < np.median(error["mean term missing"]) < 0.5
+assert 0.35 < np.median(error["mean term missing"]) < 0.45
 assert abs(final["mean term missing"].mean() - final["right"].mean()) < 0.15, "it trains as well"
 assert (final["variance term missing"] > final["right"] + 0.3).all(), "this one does not"
 
