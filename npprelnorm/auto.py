@@ -165,3 +165,23 @@ class AutoModelForQuestionAnswering(_Auto):
         roberta.CamembertForQuestionAnswering,
         bert.BertForQuestionAnswering,
     )
+
+
+_AUTO: dict[type[BodyModel], type[_Auto]] = {
+    auto.classes[0]: auto
+    for auto in (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+        AutoModelForMultipleChoice,
+        AutoModelForTokenClassification,
+        AutoModelForQuestionAnswering,
+    )
+}
+
+
+def load_as(model_class: type[BodyModel], path: str | os.PathLike[str], **options: Any) -> BodyModel:
+    """Load a checkpoint as the class of its own model type that does what the RobertaPreLayerNorm class does."""
+    model: BodyModel = _AUTO[model_class].from_pretrained(path, **options)
+    return model

@@ -65,6 +65,8 @@ class Family:
     positions_after_padding : bool
         Whether positions count the tokens that are not padding, from ``pad_token_id + 1`` on, as fairseq does;
         or all tokens from 0.
+    pairs_by_token_type : bool
+        Whether the second text of a pair has token type 1; or all tokens have 0.
     pretraining_only : tuple of str
         Beginnings of names that published files hold for the pretraining alone (a pooler for the next-sentence
         task, and its classifier): a class without a place for them passes over them in silence.
@@ -74,6 +76,7 @@ class Family:
     prefix: str
     lm_head: LMHeadNames = LMHeadNames()
     positions_after_padding: bool = True
+    pairs_by_token_type: bool = False
     pretraining_only: tuple[str, ...] = ()
 
 
@@ -90,5 +93,6 @@ BERT = Family(
         activation=None,
     ),
     positions_after_padding=False,
+    pairs_by_token_type=True,
     pretraining_only=("bert.pooler.", "cls.seq_relationship."),
 )

@@ -77,7 +77,7 @@ class Tokenizer:
     def from_pretrained(
         cls, path_or_id: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
     ) -> Tokenizer:
-        """Read tokenizer.json, or else vocab.json and merges.txt (as RoBERTa's byte-level BPE).
+        """Read tokenizer.json, or else vocab.json and merges.txt (RoBERTa's BPE), or vocab.txt (BERT's WordPiece).
 
         Special tokens and limits come from tokenizer_config.json and special_tokens_map.json, if they are there.
         Truncation and padding that a tokenizer.json has saved are switched off.
@@ -163,6 +163,7 @@ class Tokenizer:
         add_special_tokens: bool = True,
         return_offsets: bool = False,
         return_special_tokens_mask: bool = False,
+        return_token_type_ids: bool = False,
         return_overflowing: bool = False,
     ) -> Encoding:
         """Tokenize a text or several.
@@ -188,6 +189,9 @@ class Tokenizer:
             special tokens put around it and for padding.
         return_special_tokens_mask : bool
             Add ``special_tokens_mask``: 1 for those tokens and padding, 0 for what is in the text.
+        return_token_type_ids : bool
+            Add ``token_type_ids``: 1 for the second text of a pair where the tokenizer tells them apart (BERT's
+            does), 0 for all else.
         return_overflowing : bool
             Make further rows of what truncation cuts away, and add ``overflow_to_sample_mapping`` (B,): which text
             each row is from.
@@ -225,6 +229,8 @@ class Tokenizer:
             result["offset_mapping"] = self._pad(flat, 2 * width, 0).reshape(len(rows), width, 2)
         if return_special_tokens_mask:
             result["special_tokens_mask"] = self._pad([row.special_tokens_mask for row in rows], width, 1)
+        if return_token_type_ids:
+            result["token_type_ids"] = self._pad([row.type_ids for row in rows], width, 0)
         if return_overflowing:
             result["overflow_to_sample_mapping"] = np.array(samples, np.int64)
         return result
@@ -242,6 +248,20 @@ class Tokenizer:
             raise InputError("encode_rows takes a list of texts, not one text")
         rows, _ = self._encode(texts, text_pairs, truncation, max_length, 0, True, False)
         return [np.array(row.ids, np.int64) for row in rows]
+
+    def encode_pairs(
+        self,
+        texts: Sequence[str],
+        text_pairs: Sequence[str],
+        *,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids and token types of each pair, int64 arrays of its own length; arguments as for a call."""
+        if isinstance(texts, str):
+            raise InputError("encode_pairs takes lists of texts, not one text")
+        rows, _ = self._encode(texts, text_pairs, truncation, max_length, 0, True, False)
+        return [(np.array(row.ids, np.int64), np.array(row.type_ids, np.int64)) for row in rows]
 
     def windows(
         self,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from .errors import CheckpointFormatError, CheckpointNotFoundError, NpprelnormError, TokenizerError
 from .files import read_json
@@ -25,6 +25,7 @@ FILE_NAMES = (
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
     "added_tokens.json",
 )
 MAX_FILE_BYTES = 64 << 20  # RoBERTa's own is 2 MB, the largest multilingual ones about 20 MB
@@ -39,6 +40,13 @@ ROBERTA_TOKENS = {
     "pad_token": "<pad>",
     "cls_token": "<s>",
     "mask_token": "<mask>",
+}
+BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
 }
 _SIDES = ("right", "left")
 _NO_LIMIT = 10**9  # transformers writes 1e30 for "no limit"
@@ -79,20 +87,25 @@ class TokenizerFiles:
 
 
 def read_tokenizer(folder: Path) -> TokenizerFiles:
-    """Read tokenizer.json, or else vocab.json and merges.txt, and the settings beside them."""
+    """Read tokenizer.json, or else vocab.json and merges.txt, or vocab.txt; and the settings beside them."""
     settings = _json(folder / "tokenizer_config.json")
     try:  # JSON can spell what it cannot hold: "\\ud800" and 1e999; `save_pretrained` could not write it back
         json.dumps(settings, allow_nan=False, ensure_ascii=False).encode("utf-8")
     except ValueError as error:
         raise TokenizerError(f"{folder / 'tokenizer_config.json'} is damaged: {error}") from None
-    special = _special_tokens(folder, settings)
     if (folder / "tokenizer.json").is_file():
         backend = _from_tokenizer_json(folder / "tokenizer.json")
+        word_pieces = isinstance(backend.model, models.WordPiece)
+        special = _special_tokens(folder, settings, BERT_TOKENS if word_pieces else ROBERTA_TOKENS)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        special = _special_tokens(folder, settings, ROBERTA_TOKENS)
         backend = _from_vocab_and_merges(folder, settings, special)
+    elif (folder / "vocab.txt").is_file():
+        special = _special_tokens(folder, settings, BERT_TOKENS)
+        backend = _from_word_pieces(folder, settings, special)
     else:
         raise CheckpointNotFoundError(
-            f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.json together with merges.txt"
+            f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.json together with merges.txt, nor vocab.txt"
         )
     backend.no_truncation()
     backend.no_padding()
@@ -153,13 +166,52 @@ def _from_vocab_and_merges(
         )
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
         backend.decoder = decoders.ByteLevel()
-        _add_tokens(backend, folder, settings)
+        _add_tokens(backend, folder, settings, "vocab.json")
         # those that the vocabulary lacks get the next free ids, as in transformers
         backend.add_special_tokens([added for _, added in special.values()])
         sep, cls = ((token, backend.token_to_id(token)) for token, _ in (special["sep_token"], special["cls_token"]))
         # by position: `cls` has another name from tokenizers 0.23 on
         backend.post_processor = processors.RobertaProcessing(
             sep, cls, add_prefix_space=prefix_space, trim_offsets=trim_offsets
+        )
+    return backend
+
+
+def _from_word_pieces(
+    folder: Path, settings: dict[str, Any], special: dict[str, tuple[str, AddedToken]]
+) -> tokenizers.Tokenizer:
+    """BERT's WordPiece, a piece a line; a piece that goes on a word begins with ``##``."""
+    path = folder / "vocab.txt"
+    pieces = _text(path).split("\n")
+    if pieces[-1] == "":
+        pieces.pop()
+    vocab = {piece.removesuffix("\r"): number for number, piece in enumerate(pieces)}  # of equal ones the last
+    missing = [special[role][0] for role in BERT_TOKENS if special[role][0] not in vocab]
+    if missing:
+        raise TokenizerError(f"{path} has no {missing[0]}, which a BERT tokenizer needs; is it another kind of file?")
+    flags = {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None}
+    for name, usual in flags.items():
+        value = settings.get(name, usual)
+        if not isinstance(value, bool) and not (value is None and name == "strip_accents"):
+            raise TokenizerError(f"{folder / 'tokenizer_config.json'}: {name} is {value!r:.80}, not true or false")
+        flags[name] = value
+    sep, cls = ((token, vocab[token]) for token, _ in (special["sep_token"], special["cls_token"]))
+    with rust_errors(f"{path} does not make a tokenizer"):
+        backend = tokenizers.Tokenizer(models.WordPiece(vocab=vocab, unk_token=special["unk_token"][0]))
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=flags["tokenize_chinese_chars"],
+            strip_accents=flags["strip_accents"],
+            lowercase=flags["do_lower_case"],
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece(prefix="##")
+        _add_tokens(backend, folder, settings, "vocab.txt")
+        backend.add_special_tokens([added for _, added in special.values()])
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{cls[0]}:0 $A:0 {sep[0]}:0",
+            pair=f"{cls[0]}:0 $A:0 {sep[0]}:0 $B:1 {sep[0]}:1",
+            special_tokens=[cls, sep],
         )
     return backend
 
@@ -190,7 +242,7 @@ def _merges(path: Path) -> list[tuple[str, str]]:
     return merges
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: dict[str, Any]) -> None:
+def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: dict[str, Any], vocabulary: str) -> None:
     """Tokens that were added to the vocabulary after training, in the order of their ids."""
     source = folder / "tokenizer_config.json"
     described = settings.get("added_tokens_decoder") or {}
@@ -209,13 +261,13 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, settings: dict[str,
             backend.add_tokens([added])
         if backend.token_to_id(added.content) != int(number):
             raise TokenizerError(
-                f"{source} gives {added.content!r} the id {number}, but beside vocab.json it can only have "
+                f"{source} gives {added.content!r} the id {number}, but beside {vocabulary} it can only have "
                 f"{backend.token_to_id(added.content)}: save the tokenizer again as tokenizer.json"
             )
 
 
-def _special_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, tuple[str, AddedToken]]:
-    """Role -> token, from tokenizer_config.json, else special_tokens_map.json, else as RoBERTa names them."""
+def _special_tokens(folder: Path, settings: dict[str, Any], usual: dict[str, str]) -> dict[str, tuple[str, AddedToken]]:
+    """Role -> token, from tokenizer_config.json, else special_tokens_map.json, else the usual one, if there is one."""
     result: dict[str, tuple[str, AddedToken]] = {}
     for role in ROLES:
         source = folder / "tokenizer_config.json"
@@ -224,10 +276,12 @@ def _special_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, tuple[s
             source = folder / "special_tokens_map.json"
             value = _json(source).get(role)
         if value is None:
-            value = ROBERTA_TOKENS[role]
+            value = usual.get(role)
+        if value is None:
+            continue
         if isinstance(value, str):
             # RoBERTa learnt its mask without the space before it, so that a mask takes this space with it
-            value = {"content": value, "lstrip": role == "mask_token"}
+            value = {"content": value, "lstrip": role == "mask_token" and usual is ROBERTA_TOKENS}
         added = _added_token(value, f"{source}: {role}", special=True)
         if not added.content:
             raise TokenizerError(f"{source}: {role} is empty")
@@ -280,7 +334,8 @@ def settings_to_save(files: TokenizerFiles) -> dict[str, Any]:
     kept = {key: value for key, value in files.settings.items() if key not in ("auto_map", "name_or_path")}
     added = {token.content: token for token in files.backend.get_added_tokens_decoder().values()}
     kept.update({role: _description(token, added.get(token)) for role, token in files.special.items()})
-    kept.setdefault("tokenizer_class", "RobertaTokenizer")
+    word_pieces = isinstance(files.backend.model, models.WordPiece)
+    kept.setdefault("tokenizer_class", "BertTokenizer" if word_pieces else "RobertaTokenizer")
     if files.model_max_length is not None:
         kept["model_max_length"] = files.model_max_length
     return kept

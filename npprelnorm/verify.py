@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from .checkpoint.model_types import config_class
+from .config import RobertaPreLayerNormConfig
 from .errors import CheckpointError, NpprelnormError
 from .files import read_json
 
@@ -119,7 +121,8 @@ def compare_with_transformers(folder: str | os.PathLike[str]) -> tuple[str, list
     if not transformers_is_installed():
         raise NpprelnormError('torch and transformers are not installed: pip install "npprelnorm[reference]"')
     folder = Path(folder).resolve()
-    if read_json(folder / "config.json").get("model_type") == "roberta":
+    pre_ln = config_class(folder) is RobertaPreLayerNormConfig
+    if pre_ln and read_json(folder / "config.json").get("model_type") == "roberta":
         raise CheckpointError(
             f"{folder} has model_type roberta but pre-LN weights, which transformers loads without complaint and "
             "computes wrongly; `npprelnorm convert` it first and verify the result"
@@ -139,8 +142,10 @@ def _load(folder: Path) -> Any:
     """The checkpoint as the class that its config.json names, or as a base model."""
     import npprelnorm
 
-    config = npprelnorm.RobertaPreLayerNormConfig.from_pretrained(folder)
-    name = next(iter(config.architectures or []), "RobertaPreLayerNormModel")
+    config = config_class(folder).from_pretrained(folder)
+    if not config.architectures:
+        return npprelnorm.AutoModel.from_pretrained(folder)
+    name = config.architectures[0]
     if name not in npprelnorm.__all__:
         raise CheckpointError(f"{folder} is of class {name}, which this package does not have")
     return getattr(npprelnorm, name).from_pretrained(folder)
@@ -157,9 +162,12 @@ def example_inputs(model: Any) -> dict[str, np.ndarray]:
     padded = length // 3
     if pad >= 0 and padded:
         ids[1, -padded:], mask[1, -padded:] = pad, 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if config.family.pairs_by_token_type:
+        inputs["token_type_ids"] = np.arange(length) * config.type_vocab_size // length + np.zeros_like(ids)
     if type(model).__name__.endswith("ForMultipleChoice"):  # (B, C, T): one question with two choices
-        ids, mask = ids[None], mask[None]
-    return {"input_ids": ids, "attention_mask": mask}
+        return {name: array[None] for name, array in inputs.items()}
+    return inputs
 
 
 def _named(out: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from ..family import PRE_LN
 from ..files import replacing
 from . import names
 from .folder import WEIGHT_NAMES, open_tensor_file, open_tensors
-from .hub import SMALL_FILES
+from .hub import SENTENCE_FILES, SMALL_FILES
 from .load import Source, check_architecture, resolve_ties
 from .model_types import config_class
 from .sharded import SINGLE_NAME, write_sharded
@@ -42,7 +42,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, d
     """Write the checkpoint `source` to the new folder `target` as safetensors with transformers' names.
 
     Names of the princeton-nlp code are translated. Tensors that nobody uses are left out, and so are copies of tied
-    ones. Tokenizer files are copied as they are.
+    ones. Files of the tokenizer and of sentence-transformers are copied as they are.
 
     Parameters
     ----------
@@ -82,8 +82,10 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, d
         left_out = tuple(name for name in file.names() if name not in set(kept.values()))
     finally:
         file.close()
-    copied = tuple(name for name in SMALL_FILES if name != "config.json" and (folder / name).is_file())
+    beside = (*SMALL_FILES, *SENTENCE_FILES)
+    copied = tuple(name for name in beside if name != "config.json" and (folder / name).is_file())
     for name in copied:
+        (target / name).parent.mkdir(exist_ok=True)
         with replacing(target / name) as temporary:
             shutil.copyfile(folder / name, temporary)
     if dtype is not None:

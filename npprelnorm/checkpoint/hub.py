@@ -27,10 +27,13 @@ SMALL_FILES = (
     "tokenizer_config.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
     "special_tokens_map.json",
     "added_tokens.json",
     "generation_config.json",
 )
+# of checkpoints laid out as sentence-transformers; asked for only by those who read them
+SENTENCE_FILES = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
 CONVERT_PR = "refs/pr/1"  # where the hub's conversion bot offers a model.safetensors
 
 _ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -64,7 +67,7 @@ def resolve(
         If a model's main branch has no safetensors, take everything from its pull request 1, where the hub's
         conversion bot offers them. This is content by a third party; the commit that was taken is logged.
     files : sequence of str
-        Which of `SMALL_FILES` to get, where the model has them.
+        Which of `SMALL_FILES` (or `SENTENCE_FILES`) to get, where the model has them.
     weights : bool
         Whether config.json and weights are needed too. The first of model.safetensors, its index with all shards,
         pytorch_model.bin, its index with all shards, that the model has is taken; the others are not downloaded.
@@ -94,7 +97,7 @@ def resolve(
         raise InputError(f"revision={revision[:200]!r} is not spelled like a branch, tag or commit hash")
     if allow_convert_pr and revision is not None:
         raise InputError(f"allow_convert_pr reads {CONVERT_PR}, so that revision={revision!r} cannot be asked for too")
-    unknown = [name for name in files if name not in SMALL_FILES]
+    unknown = [name for name in files if name not in SMALL_FILES + SENTENCE_FILES]
     if unknown:
         raise InputError(f"files={unknown} are not among those that are ever read from the hub: {SMALL_FILES}")
 

@@ -49,10 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pooling",
         choices=["mean", "cls", "max", "none"],
-        default="mean",
-        help="how token vectors become one; padding never counts (default: mean)",
+        help="how token vectors become one; padding never counts (default: what the checkpoint's "
+        "sentence-transformers files say, or else mean)",
     )
-    parser.add_argument("--normalize", action="store_true", help="scale every vector to length 1")
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="scale every vector to length 1 (default: what those files say, or else no)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the vectors to FILE.npy or FILE.npz")
 
 
@@ -67,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
 
     say_which_model(args.model)
     extract = pipeline("feature-extraction", model=args.model)
+    pooling = args.pooling or (extract.sentence.pooling if extract.sentence else "mean")
 
     def call(texts: list[str]) -> Sequence[np.ndarray]:
-        return extract(texts, pooling=args.pooling, normalize=args.normalize, truncation=args.truncate)
+        return extract(texts, pooling=pooling, normalize=args.normalize, truncation=args.truncate)
 
     kept: list[np.ndarray] = []
     failed = False

@@ -79,13 +79,13 @@ def run(args: argparse.Namespace) -> int:
     """Generate and print."""
     if args.seed is not None and (args.seed < 0 or not args.sample):
         raise UsageError(f"--seed {args.seed}: give a number of at least 0, together with --sample")
+    from ..auto import AutoModelForCausalLM
     from ..encoder_decoder import EncoderDecoderModel
-    from ..language_models import RobertaPreLayerNormForCausalLM
     from ..tokenizer import Tokenizer
 
     is_pair = _is_pair(args.model)
     tokenizer = Tokenizer.from_pretrained(args.model)
-    model = (EncoderDecoderModel if is_pair else RobertaPreLayerNormForCausalLM).from_pretrained(args.model)
+    model = (EncoderDecoderModel if is_pair else AutoModelForCausalLM).from_pretrained(args.model)
     asked = {
         "max_new_tokens": args.max_new_tokens,
         "min_new_tokens": args.min_new_tokens,

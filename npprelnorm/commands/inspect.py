@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .common import MODEL_HELP, folder_of, print_json, printable, table
 
 if TYPE_CHECKING:
+    from ..checkpoint.names import Layout
     from ..checkpoint.tensors import TensorFile
+    from ..family import Family
 
 SUMMARY = "list a checkpoint's tensors, and say what kind it is"
 DESCRIPTION = """\
@@ -25,7 +27,7 @@ examples:
 _LAYOUTS = {
     "pre-LN": "RobertaPreLayerNorm (pre-LN)",
     "princeton": "RobertaPreLayerNorm (pre-LN) under the names of the princeton-nlp code",
-    "post-LN": "RoBERTa (post-LN); the RobertaPreLayerNorm classes do not load it",
+    "post-LN": "post-LN, of which model type no config.json says; this package does not load it so",
     "unknown": "no RoBERTa-like encoder; this package does not load it",
 }
 
@@ -59,8 +61,9 @@ def describe(file: TensorFile) -> dict[str, Any]:
     from ..checkpoint.tensors import ELEMENT_TYPES
 
     found = names.layout(file.names())
-    canonical = {name: names.canonical(name, found.prefix) for name in file.names()}
-    copies = _copies(file, canonical)
+    model_type, family = _model_type(file, found)
+    canonical = {name: names.canonical(name, found.prefix, family.prefix) for name in file.names()}
+    copies = _copies(file, canonical, family)
     tensors = []
     for name, own in canonical.items():
         info = file.info(name)
@@ -79,9 +82,9 @@ def describe(file: TensorFile) -> dict[str, Any]:
     return {
         "file": str(file.path),
         "layout": layout,
-        "kind": _LAYOUTS[layout],
-        "head": _head({own: file.info(name).shape for name, own in canonical.items() if own is not None}),
-        "loadable": found.order == "pre-LN",
+        "kind": f"{model_type} (post-LN)" if layout == "post-LN" and model_type else _LAYOUTS[layout],
+        "head": _head({own: file.info(name).shape for name, own in canonical.items() if own is not None}, family),
+        "loadable": found.order == "pre-LN" or (found.order == "post-LN" and model_type is not None),
         "parameters": sum(tensor["parameters"] or 0 for tensor in tensors),
         "bytes": sum(tensor["bytes"] for tensor in tensors),
         "metadata": file.metadata,
@@ -90,16 +93,30 @@ def describe(file: TensorFile) -> dict[str, Any]:
     }
 
 
-def _copies(file: TensorFile, canonical: dict[str, str | None]) -> set[str]:
+def _model_type(file: TensorFile, found: Layout) -> tuple[str | None, Family]:
+    """The model type of a file of post-LN weights, if its config.json names a known one, and what names it has."""
+    from ..checkpoint.model_types import config_class
+    from ..errors import CheckpointError
+    from ..family import BERT, POST_LN, ROBERTA, ROBERTA_PRELAYERNORM
+
+    if found.order != "post-LN":
+        return None, ROBERTA_PRELAYERNORM
+    try:
+        config = config_class(Path(file.path).parent, file.names())
+    except CheckpointError:  # there is no config.json, or it is of another kind
+        return None, BERT if any(name.startswith(("bert.", "cls.")) for name in file.names()) else ROBERTA
+    return (config.model_type, config.family) if config.family.order is POST_LN else (None, ROBERTA)
+
+
+def _copies(file: TensorFile, canonical: dict[str, str | None], family: Family) -> set[str]:
     """Canonical names of tensors that hold the numbers of another one: the tied decoder and its bias."""
     import numpy as np
 
-    from ..params import BASE_PREFIX
-
     stored = {own: name for name, own in canonical.items() if own is not None}
+    head = family.lm_head
     pairs = {
-        "lm_head.decoder.weight": BASE_PREFIX + "embeddings.word_embeddings.weight",
-        "lm_head.decoder.bias": "lm_head.bias",
+        head.decoder + ".weight": family.prefix + "embeddings.word_embeddings.weight",
+        head.decoder + ".bias": head.bias,
     }
     return {
         copy
@@ -111,9 +128,9 @@ def _copies(file: TensorFile, canonical: dict[str, str | None]) -> set[str]:
     }
 
 
-def _head(shapes: dict[str, tuple[int, ...]]) -> str:
+def _head(shapes: dict[str, tuple[int, ...]], family: Family) -> str:
     """What the tensors beside the body are for."""
-    if any(name.startswith("lm_head.") for name in shapes):
+    if family.lm_head.dense + ".weight" in shapes:
         return "language model (masked or causal)"
     if "qa_outputs.weight" in shapes:
         return "question answering"
@@ -122,7 +139,10 @@ def _head(shapes: dict[str, tuple[int, ...]]) -> str:
     if "classifier.weight" in shapes:
         pooled = any(name.endswith("pooler.dense.weight") for name in shapes)
         labels = shapes["classifier.weight"][0]
-        return "multiple choice" if pooled and labels == 1 else f"token classification, {labels} labels"
+        if pooled and labels == 1:
+            return "multiple choice"
+        what = "sequence" if pooled and family.lm_head.dense.startswith("cls.") else "token"
+        return f"{what} classification, {labels} labels"
     if any(name.endswith("pooler.dense.weight") for name in shapes):
         return "none (base model with pooler)"
     return "none (base model)"

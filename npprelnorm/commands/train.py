@@ -121,12 +121,13 @@ def run(args: argparse.Namespace) -> int:
 
 def load_for(task: Task, model: str | Path, *, dtype: str, seed: int) -> BodyModel:
     """The model of a task from a checkpoint: its labels in the configuration, its head drawn fresh where it must be."""
-    from ..auto import AutoConfig
+    from ..auto import AutoConfig, load_as
 
     config = AutoConfig.from_pretrained(model)
     changes = task.config_changes(config)
     count = len(changes["id2label"]) if "id2label" in changes else changes.get("num_labels", config.num_labels)
-    return task.model_class.from_pretrained(
+    return load_as(
+        task.model_class,
         model,
         dtype=dtype,
         rng=seed,

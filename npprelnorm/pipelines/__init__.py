@@ -88,7 +88,9 @@ def pipeline(
         from ..tokenizer import Tokenizer
 
         tokenizer = Tokenizer.from_pretrained(tokenizer, revision=revision, local_files_only=local_files_only)
+    options: dict[str, Any] = {}
     if isinstance(model, str | os.PathLike):
+        options = kind.settings(model, revision=revision, local_files_only=local_files_only)
         model = kind.load_model(
             model,
             revision=revision,
@@ -96,4 +98,4 @@ def pipeline(
             allow_convert_pr=allow_convert_pr,
             dtype=dtype,
         )
-    return kind(model, tokenizer, max_batch_tokens=max_batch_tokens)
+    return kind(model, tokenizer, max_batch_tokens=max_batch_tokens, **options)

@@ -26,6 +26,13 @@ class Batch:
     lengths: list[int]  # tokens of each, without padding
     input_ids: np.ndarray  # (B, T)
     attention_mask: np.ndarray  # (B, T)
+    token_type_ids: np.ndarray | None  # (B, T); None where all are 0
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a model is called with."""
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs if self.token_type_ids is None else inputs | {"token_type_ids": self.token_type_ids}
 
 
 class Pipeline:
@@ -62,35 +69,44 @@ class Pipeline:
     @classmethod
     def load_model(cls, path: str | os.PathLike[str], **options: Any) -> BodyModel:
         """The task's model from a folder or hub id; a head that the checkpoint lacks is an error, not a fresh one."""
+        from ..auto import load_as
+
         try:
-            return cls.model_class.from_pretrained(path, init_missing=False, **options)
+            return load_as(cls.model_class, path, init_missing=False, **options)
         except (CheckpointMismatchError, ConfigError) as error:
             raise type(error)(f"{cls.task} needs a checkpoint that was trained for it: {error}") from None
 
+    @classmethod
+    def settings(cls, path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+        """Arguments of the class that files beside the model give."""
+        return {}
+
     def encode(self, texts: Sequence[str], *, truncation: bool) -> list[np.ndarray]:
         """Ids of each text, checked against the model."""
-        return self.encode_pairs([(text, None) for text in texts], truncation=truncation)
+        return self.encode_pairs([(text, None) for text in texts], truncation=truncation)[0]
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str | None]], *, truncation: bool, names: Sequence[str] | None = None
-    ) -> list[np.ndarray]:
-        """Ids of each text, or pair of texts, checked against the model; `names` is what errors call them."""
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Ids and token types of each text, or pair of texts, checked against the model; errors call them `names`."""
         if not isinstance(truncation, bool):
             raise InputError(f"truncation is {truncation!r}; allowed: False, True")
         rows: list[np.ndarray] = [np.empty(0, np.int64)] * len(pairs)
+        types = list(rows)
         for paired in {second is not None for _, second in pairs}:
             # the whole list for either kind, so that an error about a text has its place in the list
-            encoded = self.tokenizer.encode_rows(
-                [first for first, _ in pairs],
-                [second or "" for _, second in pairs] if paired else None,
-                truncation=truncation,
-                max_length=self.max_tokens if truncation else None,
-            )
-            for index, row in enumerate(encoded):
+            firsts, seconds = [first for first, _ in pairs], [second or "" for _, second in pairs]
+            length = self.max_tokens if truncation else None
+            if paired:
+                encoded = self.tokenizer.encode_pairs(firsts, seconds, truncation=truncation, max_length=length)
+            else:
+                alone = self.tokenizer.encode_rows(firsts, truncation=truncation, max_length=length)
+                encoded = [(row, np.zeros_like(row)) for row in alone]
+            for index, (row, row_types) in enumerate(encoded):
                 if (pairs[index][1] is not None) == paired:
-                    rows[index] = row
+                    rows[index], types[index] = row, row_types
         self.check_rows(rows, [self.name_of(index, rows) for index in range(len(rows))] if names is None else names)
-        return rows
+        return rows, types
 
     def check_rows(self, rows: Sequence[np.ndarray], names: Sequence[str]) -> None:
         """Raise for rows that the model cannot take, each by its name."""
@@ -115,8 +131,11 @@ class Pipeline:
         """How an error calls a text, or whatever `rows` are."""
         return f"the {what}" if len(rows) == 1 else f"{what} {index} (counted from 0)"
 
-    def batches(self, rows: list[np.ndarray]) -> Iterator[Batch]:
-        """The rows by falling length, as many together as `max_batch_tokens` allows."""
+    def batches(self, rows: list[np.ndarray], types: list[np.ndarray] | None = None) -> Iterator[Batch]:
+        """The rows by falling length, as many together as `max_batch_tokens` allows.
+
+        Token types go with them where the model was trained to tell the texts of a pair by them.
+        """
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         fill = self.model.config.pad_token_id or 0
         while order:
@@ -125,10 +144,15 @@ class Pipeline:
             indices, order = order[:count], order[count:]
             ids = np.full((len(indices), longest), fill, np.int64)
             mask = np.zeros((len(indices), longest), np.int64)
+            token_types = None
+            if types is not None and self.model.config.family.pairs_by_token_type:
+                token_types = np.zeros_like(ids)
             for line, index in enumerate(indices):
                 ids[line, : len(rows[index])] = rows[index]
                 mask[line, : len(rows[index])] = 1
-            yield Batch(indices, [len(rows[index]) for index in indices], ids, mask)
+                if token_types is not None and types is not None:
+                    token_types[line, : len(rows[index])] = types[index]
+            yield Batch(indices, [len(rows[index]) for index in indices], ids, mask, token_types)
 
 
 def as_texts(texts: Any) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..model import BodyModel, RobertaPreLayerNormModel
+from ..model import BodyModel
+from ..sentence_files import SentenceSettings, sentence_settings
 from .base import Pipeline, as_texts
 
 _POOLING = {
@@ -30,14 +31,28 @@ class FeatureExtractionPipeline(Pipeline):
     @classmethod
     def load_model(cls, path: str | os.PathLike[str], **options: Any) -> BodyModel:
         """The body of any checkpoint; a head that it has is left out."""
-        return RobertaPreLayerNormModel.from_pretrained(path, **options)
+        from ..auto import AutoModel
+
+        model: BodyModel = AutoModel.from_pretrained(path, **options)
+        return model
+
+    @classmethod
+    def settings(cls, path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+        """What the files of a sentence-transformers checkpoint say."""
+        return {"sentence": sentence_settings(path, **options)}
+
+    def __init__(self, model: Any, tokenizer: Any, *, sentence: SentenceSettings | None = None, **options: Any) -> None:
+        super().__init__(model, tokenizer, **options)
+        self.sentence = sentence
+        if sentence is not None and sentence.max_tokens is not None:
+            self.max_tokens = min(self.max_tokens, sentence.max_tokens)
 
     def __call__(
         self,
         texts: str | Sequence[str],
         *,
-        pooling: str = "none",
-        normalize: bool = False,
+        pooling: str | None = None,
+        normalize: bool | None = None,
         truncation: bool = False,
     ) -> Any:
         """Vectors of a text, or of several.
@@ -46,13 +61,14 @@ class FeatureExtractionPipeline(Pipeline):
         ----------
         texts : str or sequence of str
             What to embed.
-        pooling : {"none", "mean", "cls", "max"}
+        pooling : {"none", "mean", "cls", "max"}, optional
             How the vectors of a text's tokens become one: not at all, their mean, the first one (``<s>``), the
             largest value of each column. ``<s>`` and ``</s>`` count, as in sentence-transformers; padding never
-            does. A checkpoint that was only pretrained as a masked LM has no trained pooler; its mean is the usual
-            choice.
-        normalize : bool
-            Whether to scale every vector to length 1.
+            does. By default what the checkpoint's sentence-transformers files say, where it has such, and "none"
+            where not. A checkpoint that was only pretrained as a masked LM has no trained pooler; its mean is the
+            usual choice.
+        normalize : bool, optional
+            Whether to scale every vector to length 1; by default as those files say, and no where there are none.
         truncation : bool
             Whether to cut texts that are too long for the model, instead of raising.
 
@@ -69,6 +85,10 @@ class FeatureExtractionPipeline(Pipeline):
         TokenizerError
             A text that cannot be tokenized.
         """
+        if pooling is None:
+            pooling = self.sentence.pooling if self.sentence else "none"
+        if normalize is None:
+            normalize = self.sentence is not None and self.sentence.normalize
         if pooling not in _POOLING:
             raise InputError(f"pooling is {pooling!r:.80}; allowed: {', '.join(map(repr, _POOLING))}")
         rows = self.encode(as_texts(texts), truncation=truncation)

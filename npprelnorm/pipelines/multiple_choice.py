@@ -54,11 +54,11 @@ class MultipleChoicePipeline(Pipeline):
             where = "" if len(examples) == 1 else f"{self.name_of(index, examples, 'prompt')}, "
             pairs += [(text, option) for option in options]
             names += [f"{where}choice {place} (counted from 0) with its prompt" for place in range(len(options))]
-        rows = self.encode_pairs(pairs, truncation=truncation, names=names)
+        rows, types = self.encode_pairs(pairs, truncation=truncation, names=names)
         logits = np.zeros(len(rows), self.model.dtype)
-        for batch in self.batches(rows):
+        for batch in self.batches(rows, types):
             # a choice has its score from itself alone; only the softmax knows of the others
-            out = self.model(batch.input_ids[:, None], batch.attention_mask[:, None])  # (R, 1, T)
+            out = self.model(**{name: array[:, None] for name, array in batch.inputs.items()})  # (R, 1, T)
             logits[batch.indices] = out.logits[:, 0]
         answers, start = [], 0
         for _, options in examples:

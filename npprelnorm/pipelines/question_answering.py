@@ -138,8 +138,8 @@ class QuestionAnsweringPipeline(Pipeline):
         names = [example.name for example, own in zip(examples, windows, strict=True) for _ in own]
         self.check_rows(rows, [f"{name} with its context" for name in names])
         spans: list[Any] = [None] * len(rows)
-        for batch in self.batches(rows):
-            out = self.model(batch.input_ids, batch.attention_mask, packed=True)
+        for batch in self.batches(rows, [np.array(window.type_ids, np.int64) for window in flat]):
+            out = self.model(**batch.inputs, packed=True)
             for line, (index, length) in enumerate(zip(batch.indices, batch.lengths, strict=True)):
                 spans[index] = best_spans(
                     out.start_logits[line, :length],

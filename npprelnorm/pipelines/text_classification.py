@@ -70,11 +70,11 @@ class TextClassificationPipeline(Pipeline):
         if not single and not isinstance(texts, list | tuple | np.ndarray):
             raise InputError(f"the input is a {type(texts).__name__}; give a string, a dict, or a list of them")
         pairs = [_as_pair(text) for text in ([texts] if single else texts)]
-        rows = self.encode_pairs(pairs, truncation=truncation)
+        rows, types = self.encode_pairs(pairs, truncation=truncation)
         function = _FUNCTIONS[function_to_apply or self._default_function()]
         answers: list[Any] = [None] * len(rows)
-        for batch in self.batches(rows):
-            logits = self.model(batch.input_ids, batch.attention_mask).logits  # (B, K)
+        for batch in self.batches(rows, types):
+            logits = self.model(**batch.inputs).logits  # (B, K)
             for index, scores in zip(batch.indices, function(logits), strict=True):
                 answers[index] = self._labels(scores, 1 if top_k is _DEFAULT else top_k)
         if top_k is _DEFAULT and not isinstance(texts, str):

@@ -108,7 +108,7 @@ def test_too_long_a_text() -> None:
     ("texts", "options", "message"),
     [
         ("a", {"pooling": "sum"}, "pooling is 'sum'; allowed: 'mean', 'cls', 'max', 'none'"),
-        ("a", {"pooling": None}, "pooling is None"),
+        ("a", {"pooling": True}, "pooling is True"),
         (None, {}, "the input is a NoneType; give a string or a list of strings"),
         (["a", None], {}, r"text\[1\] is a NoneType, not a string"),
     ],

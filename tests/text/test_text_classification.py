@@ -111,7 +111,8 @@ def test_a_pair_is_not_its_parts_and_an_empty_second_text_counts() -> None:
     ]
     assert len(set(scores)) == 3
     assert LABEL({"text": "a", "text_pair": None}) == LABEL({"text": "a"})
-    ids = LABEL.encode_pairs([("a", "b"), ("a", None)], truncation=False)
+    ids, types = LABEL.encode_pairs([("a", "b"), ("a", None)], truncation=False)
+    assert not any(row.any() for row in types)  # as RoBERTa has them: a pair is told by its separators
     assert [row.tolist() for row in ids] == [
         LABEL.tokenizer("a", "b").input_ids[0].tolist(),
         LABEL.tokenizer("a").input_ids[0].tolist(),

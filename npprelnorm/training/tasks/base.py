@@ -122,17 +122,24 @@ def token_limit(tokenizer: Tokenizer, config: RobertaPreLayerNormConfig, max_len
     return max_length
 
 
-def encode(tokenizer: Tokenizer, texts: list[str], pairs: list[str] | None, limit: int) -> list[np.ndarray]:
-    """Ids of each text or pair, cut to `limit` tokens."""
+def encode(
+    tokenizer: Tokenizer, texts: list[str], pairs: list[str] | None, limit: int
+) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    """Ids of each text or pair, cut to `limit` tokens; and the token types of pairs."""
     if pairs is None:
-        return tokenizer.encode_rows(texts, truncation=True, max_length=limit)
+        return tokenizer.encode_rows(texts, truncation=True, max_length=limit), None
     rows: list[np.ndarray] = []
+    types: list[np.ndarray] = []
     size = 256 if tokenizer.pad_token_id is not None else 1  # few enough to be padded together for a moment
     for start in range(0, len(texts), size):
         chunk = slice(start, start + size)
-        encoding = tokenizer(texts[chunk], pairs[chunk], padding=size > 1, truncation=True, max_length=limit)
-        rows += [ids[mask == 1] for ids, mask in zip(encoding.input_ids, encoding.attention_mask, strict=True)]
-    return rows
+        encoding = tokenizer(
+            texts[chunk], pairs[chunk], padding=size > 1, truncation=True, max_length=limit, return_token_type_ids=True
+        )
+        real = encoding.attention_mask == 1
+        rows += [ids[mask] for ids, mask in zip(encoding.input_ids, real, strict=True)]
+        types += [ids[mask] for ids, mask in zip(encoding.token_type_ids, real, strict=True)]
+    return rows, types
 
 
 def check_vocabulary(rows: Sequence[Any], tokenizer: Tokenizer, config: RobertaPreLayerNormConfig) -> None:
@@ -145,12 +152,15 @@ def check_vocabulary(rows: Sequence[Any], tokenizer: Tokenizer, config: RobertaP
         )
 
 
-def padded(rows: Sequence[Any], config: RobertaPreLayerNormConfig) -> Inputs:
-    """`input_ids` and `attention_mask` (B, T) of rows of ids."""
-    return {
+def padded(rows: Sequence[Any], config: RobertaPreLayerNormConfig, types: Sequence[Any] | None = None) -> Inputs:
+    """`input_ids` and `attention_mask` (B, T) of rows of ids; `token_type_ids` where the model tells pairs by them."""
+    inputs = {
         "input_ids": pad(rows, config.pad_token_id or 0),
         "attention_mask": pad([[1] * len(row) for row in rows], 0),
     }
+    if types is not None and config.family.pairs_by_token_type:
+        inputs["token_type_ids"] = pad(types, 0)
+    return inputs
 
 
 def lengths_of(rows: Sequence[Any]) -> np.ndarray:

@@ -131,9 +131,9 @@ class Classification(Task):
         limit = token_limit(tokenizer, config, self.options.max_length)
         texts = self._texts[part]
         pairs = [pair for _, pair in texts if pair is not None]
-        rows = encode(tokenizer, [text for text, _ in texts], pairs if self._pairs else None, limit)
+        rows, types = encode(tokenizer, [text for text, _ in texts], pairs if self._pairs else None, limit)
         check_vocabulary(rows, tokenizer, config)
-        return ClassificationData(rows, self._targets(part, config), config)
+        return ClassificationData(rows, self._targets(part, config), config, types)
 
     def _targets(self, part: int, config: RobertaPreLayerNormConfig) -> np.ndarray:
         labels = self._labels[part]
@@ -179,12 +179,19 @@ class Classification(Task):
 
 
 class ClassificationData:
-    """Rows of ids, and what each is to be given."""
+    """Rows of ids, with token types where they are pairs, and what each is to be given."""
 
-    def __init__(self, rows: list[np.ndarray], targets: np.ndarray, config: RobertaPreLayerNormConfig) -> None:
-        self.rows, self.targets, self.config = rows, targets, config
+    def __init__(
+        self,
+        rows: list[np.ndarray],
+        targets: np.ndarray,
+        config: RobertaPreLayerNormConfig,
+        types: list[np.ndarray] | None = None,
+    ) -> None:
+        self.rows, self.targets, self.config, self.types = rows, targets, config, types
         self.lengths = lengths_of(rows)
 
     def collate(self, indices: np.ndarray, rng: np.random.Generator) -> Inputs:
         """`input_ids`, `attention_mask` and `labels`."""
-        return padded([self.rows[i] for i in indices], self.config) | {"labels": self.targets[indices]}
+        types = None if self.types is None else [self.types[i] for i in indices]
+        return padded([self.rows[i] for i in indices], self.config, types) | {"labels": self.targets[indices]}

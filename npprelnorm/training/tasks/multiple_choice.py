@@ -65,9 +65,11 @@ class MultipleChoice(Task):
         limit = token_limit(tokenizer, config, self.options.max_length)
         examples = self._examples[part]
         prompts = [prompt for prompt, choices, _ in examples for _ in choices]
-        rows = encode(tokenizer, prompts, [choice for _, choices, _ in examples for choice in choices], limit)
+        rows, types = encode(tokenizer, prompts, [choice for _, choices, _ in examples for choice in choices], limit)
         check_vocabulary(rows, tokenizer, config)
-        groups = [rows[start : start + self._count] for start in range(0, len(rows), self._count)]
+        assert types is not None, "a prompt and a choice are a pair"
+        paired = list(zip(rows, types, strict=True))
+        groups = [paired[start : start + self._count] for start in range(0, len(paired), self._count)]
         return ChoiceData(groups, np.array([label for _, _, label in examples], np.int64), config)
 
     def evaluator(self, tokenizer: Tokenizer, config: RobertaPreLayerNormConfig) -> Evaluator:
@@ -104,15 +106,21 @@ def _example(record: Record) -> tuple[str, list[str], int]:
 
 
 class ChoiceData:
-    """Rows of ids for each choice of each example."""
+    """Rows of ids, with their token types, for each choice of each example."""
 
-    def __init__(self, groups: list[list[np.ndarray]], labels: np.ndarray, config: RobertaPreLayerNormConfig) -> None:
+    def __init__(
+        self,
+        groups: list[list[tuple[np.ndarray, np.ndarray]]],
+        labels: np.ndarray,
+        config: RobertaPreLayerNormConfig,
+    ) -> None:
         self.groups, self.labels, self.config = groups, labels, config
         # what an example costs: all its choices, each padded to the longest
-        self.lengths = np.array([len(group) * max(len(row) for row in group) for group in groups], np.int64)
+        self.lengths = np.array([len(group) * max(len(row) for row, _ in group) for group in groups], np.int64)
 
     def collate(self, indices: np.ndarray, rng: np.random.Generator) -> Inputs:
         """`input_ids` and `attention_mask` (B, choices, T), `labels` (B,)."""
-        flat = padded([row for i in indices for row in self.groups[i]], self.config)
+        rows, types = zip(*(pair for i in indices for pair in self.groups[i]), strict=True)
+        flat = padded(rows, self.config, types)
         shaped = {name: value.reshape(len(indices), -1, value.shape[1]) for name, value in flat.items()}
         return shaped | {"labels": self.labels[indices]}

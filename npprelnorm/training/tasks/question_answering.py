@@ -47,6 +47,7 @@ class Window(NamedTuple):
 
     example: int
     ids: np.ndarray  # (T,)
+    types: np.ndarray  # (T,), token types
     places: np.ndarray  # (K,), which tokens are of the context
     offsets: np.ndarray  # (K, 2), where in the context each of them is, in characters
     start: int  # token of the answer's first and last; 0 and 0 (the first token) where it is not here
@@ -175,20 +176,19 @@ def question_windows(tokenizer: Tokenizer, example: int, question: Question, lim
         padding=tokenizer.pad_token_id is not None,
         return_offsets=True,
         return_special_tokens_mask=True,
+        return_token_type_ids=True,
         return_overflowing=True,
     )
     windows = []
-    for ids, mask, special, offsets in zip(
-        rows.input_ids, rows.attention_mask, rows.special_tokens_mask, rows.offset_mapping, strict=True
-    ):
-        real = mask == 1
-        ids, special, offsets = ids[real], special[real], offsets[real]
+    for index, real in enumerate(rows.attention_mask == 1):
+        ids, types = rows.input_ids[index, real], rows.token_type_ids[index, real]
+        special, offsets = rows.special_tokens_mask[index, real], rows.offset_mapping[index, real]
         places = np.flatnonzero(special == 0)[tokens:]  # after the question's
         spans = offsets[places]
         first, last = _answer_tokens(question, spans)
         found = first is not None and last is not None
         start, end = (int(places[first]), int(places[last])) if found else (0, 0)
-        windows.append(Window(example, ids, places, spans, start, end))
+        windows.append(Window(example, ids, types, places, spans, start, end))
     return windows
 
 
@@ -224,7 +224,8 @@ class WindowData:
     def collate(self, indices: np.ndarray, rng: np.random.Generator) -> Inputs:
         """`input_ids`, `attention_mask`, `start_positions` and `end_positions`."""
         chosen = [self.windows[i] for i in indices]
-        return padded([window.ids for window in chosen], self.config) | {
+        types = [window.types for window in chosen]
+        return padded([window.ids for window in chosen], self.config, types) | {
             "start_positions": np.array([window.start for window in chosen], np.int64),
             "end_positions": np.array([window.end for window in chosen], np.int64),
         }
