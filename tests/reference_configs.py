@@ -38,12 +38,13 @@ class Draw:
     dtype: str
     arguments: dict[str, Any]
     features: frozenset[str]  # what this draw covers; the tests count them, so that no axis silently empties
+    model_type: str = "roberta-prelayernorm"
 
     def __str__(self) -> str:
-        return f"{self.head} seed {self.seed} {self.dtype} {self.config} {sorted(self.features)}"
+        return f"{self.model_type} {self.head} seed {self.seed} {self.dtype} {self.config} {sorted(self.features)}"
 
 
-def draw(head: str, seed: int) -> Draw:
+def draw(head: str, seed: int, model_type: str = "roberta-prelayernorm") -> Draw:
     """The draw of `seed` for a class. Every fifth is a harder one in float64: large weights, tiny widths and eps."""
     rng = np.random.default_rng([HEADS.index(head), seed])
     hard = seed % 5 == 4
@@ -57,7 +58,7 @@ def draw(head: str, seed: int) -> Draw:
     features |= {"vocabulary of 7"} if config["vocab_size"] == 7 else set()
     features |= {"heads of one"} if config["hidden_size"] == config["num_attention_heads"] else set()
     arguments = _arguments(rng, head, config, features)
-    return Draw(seed, head, config, "float64" if hard else "float32", arguments, frozenset(features))
+    return Draw(seed, head, config, "float64" if hard else "float32", arguments, frozenset(features), model_type)
 
 
 def weights(shapes: dict[str, tuple[int, ...]], config: dict[str, Any], seed: int) -> dict[str, np.ndarray]:

@@ -7,18 +7,15 @@ than torch's. The options that only 4.56.2 has (relative positions, head masks) 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
-import reference_configs
 from reference_configs import HEADS, Draw, draw
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
 
-import npprelnorm as nl  # noqa: E402
+from live_models import Arrays, scale_name, task_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.reference,
@@ -33,10 +30,6 @@ TOLERANCE = 1e-10  # in float64, of the norm of each gradient; measured: 4e-14 a
 UNIT = 2.0**-24  # what rounding to float32 changes a number by, at most and relatively
 LUCK = 8  # times UNIT: where torch's float32 error is smaller than half of this, twice that error is no fair bound
 NEARBY = 16
-OUTPUTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
-INPUTS = ("inputs_embeds", "encoder_hidden_states")
-
-Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,107 +56,6 @@ def draws(head: str, *, hard: bool) -> Iterator[Draw]:
             yield case
 
 
-@dataclass(frozen=True)
-class Task:
-    """What to differentiate: the loss of labelled inputs, else a random combination of the outputs."""
-
-    case: Draw
-    cotangents: Arrays  # empty where there are labels
-
-    def theirs(self, weights: Arrays, dtype: str) -> Arrays:
-        """All gradients by torch's autograd, of the inputs that have one too."""
-        return their_gradients(self.case, weights, dtype, self.cotangents)
-
-    def ours(self, weights: Arrays, dtype: str) -> Arrays:
-        config = nl.RobertaPreLayerNormConfig(**self.case.config)
-        params = self.case.arguments
-        wanted = [name for name in INPUTS if name in params and (name == INPUTS[0] or config.is_decoder)]
-        model = getattr(nl, f"RobertaPreLayerNorm{self.case.head}").from_params(config, weights, dtype=dtype)
-        if self.cotangents:
-            return model.vjp(self.cotangents, input_grads=wanted, **params)[1]
-        return model.loss_and_grads(input_grads=wanted, **params)[1]
-
-
-def their_model(case: Draw, weights: Arrays | None, dtype: str) -> Any:
-    their_class = getattr(transformers, f"RobertaPreLayerNorm{case.head}")
-    config = transformers.RobertaPreLayerNormConfig(**case.config, attn_implementation="eager")
-    model = their_class(config).to(getattr(torch, dtype)).eval()
-    if weights is not None:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(torch.from_numpy(weights[name]))
-    return model
-
-
-def their_arguments(case: Draw, dtype: str) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for name, value in case.arguments.items():
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind == "f":  # -inf is ours to read as the lowest number
-                value = np.maximum(value, np.finfo(dtype).min).astype(dtype)
-            value = torch.from_numpy(np.ascontiguousarray(value))
-        arguments[name] = value.requires_grad_() if name in INPUTS else value
-    return arguments
-
-
-def causal_loss(logits: Any, arguments: dict[str, Any]) -> Any:
-    """transformers computes this loss in float32, whatever the model is; here it is in the model's dtype."""
-    labels = arguments.get("shift_labels")
-    if labels is None:
-        labels = torch.nn.functional.pad(arguments["labels"], (0, 1), value=-100)[:, 1:]
-    items = arguments.get("num_items_in_batch")
-    loss = torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), reduction="mean" if items is None else "sum"
-    )
-    return loss if items is None else loss / items
-
-
-def their_gradients(case: Draw, weights: Arrays, dtype: str, cotangents: Arrays) -> Arrays:
-    model, arguments = their_model(case, weights, dtype), their_arguments(case, dtype)
-    output = model(**arguments)
-    if cotangents:
-        total = sum((torch.from_numpy(c.astype(dtype)) * output[name]).sum() for name, c in cotangents.items())
-    else:
-        total = causal_loss(output.logits, arguments) if case.head == "ForCausalLM" else output.loss
-    total.backward()
-    gradients = {
-        name: np.zeros(tuple(parameter.shape)) if parameter.grad is None else parameter.grad.numpy()
-        for name, parameter in model.named_parameters()
-    }
-    return gradients | {
-        n: arguments[n].grad.numpy() for n in INPUTS if n in arguments and arguments[n].grad is not None
-    }
-
-
-def task_of(case: Draw) -> tuple[Task, Arrays]:
-    """The task of a draw, and the weights of its model in float64 (numbers that float32 holds exactly)."""
-    model = their_model(case, None, "float64")
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    weights = reference_configs.weights(shapes, case.config, case.seed)
-    if {"labels", "start_positions"} & case.arguments.keys():
-        return Task(case, {}), weights
-    with torch.no_grad():
-        output = model(**their_arguments(case, "float64"))
-    rng = np.random.default_rng([5, case.seed])
-    shapes = {name: tuple(output[name].shape) for name in OUTPUTS if output.get(name) is not None}
-    return Task(case, {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}), weights
-
-
-def scale_name(head: str, name: str) -> str:
-    """The gradient whose norm a gradient's error is measured by: its own, unless its true value is 0.
-
-    All scores of a query move together with the key bias, and a softmax ignores that; likewise all choices, or all
-    tokens of an answer's ends, with the bias of their scores.
-    """
-    if name.endswith("self.key.bias"):
-        return name.replace("key.bias", "query.bias")
-    if head == "ForMultipleChoice" and name == "classifier.bias":
-        return "classifier.weight"
-    if head == "ForQuestionAnswering" and name in ("qa_outputs.bias", "roberta_prelayernorm.LayerNorm.bias"):
-        return name.replace("bias", "weight")
-    return name
-
-
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     assert a.shape == b.shape
     return float(np.linalg.norm(a.astype(np.float64) - b))
@@ -179,7 +71,7 @@ def test_float64(head: str) -> None:
         assert ours.keys() == theirs.keys(), str(case)
         trained += any(value.any() for value in theirs.values())
         for name, value in theirs.items():
-            allowed = TOLERANCE * np.linalg.norm(theirs[scale_name(head, name)])
+            allowed = TOLERANCE * np.linalg.norm(theirs[scale_name(case, name)])
             assert distance(ours[name], value) <= allowed, f"{case}: {name}"
         seen |= case.features
     assert trained >= 30
@@ -222,7 +114,7 @@ def test_float32(head: str) -> None:
             our_error, their_error = distance(ours[name], value), distance(theirs[name], value)
             if our_error and their_error:
                 ratios.append(our_error / their_error)
-            allowed = max(2 * their_error, LUCK * UNIT * np.linalg.norm(truth[scale_name(head, name)]))
+            allowed = max(2 * their_error, LUCK * UNIT * np.linalg.norm(truth[scale_name(case, name)]))
             if our_error > allowed:
                 large.append(name)
         undecided += len(large)

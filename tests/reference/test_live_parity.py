@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 import reference_configs
-from golden_files import assert_close, stacked_results
+from golden_files import assert_close
 from reference_configs import HEADS, Draw, draw
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
 
-import npprelnorm as nl  # noqa: E402
+from live_models import (  # noqa: E402
+    TOLERANCE,
+    call_theirs,
+    check_draw,
+    class_pair,
+    compare,
+    model_pair,
+    parameters_of,
+)
+
 from npprelnorm.errors import NpprelnormWarning  # noqa: E402
 
 pytestmark = [
@@ -34,7 +43,6 @@ pytestmark = [
 
 SEEDS = 210  # for each class
 BLOCK = 30  # seeds in one test
-TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,90 +53,6 @@ def one_quiet_thread() -> Iterator[None]:
     transformers.logging.disable_progress_bar()
     yield
     torch.set_num_threads(threads)
-
-
-def class_pair(head: str) -> tuple[Any, Any]:
-    """Our class and theirs."""
-    name = f"RobertaPreLayerNorm{head}"
-    return getattr(nl, name), getattr(transformers, name)
-
-
-def parameters_of(theirs: Any) -> dict[str, np.ndarray]:
-    """Copies of their parameters, tied ones once, under the names that their safetensors files use."""
-    return {name: parameter.detach().numpy().copy() for name, parameter in theirs.named_parameters()}
-
-
-def fill(theirs: Any, config: dict[str, Any], seed: int) -> None:
-    """Give every parameter of their model the seeded weights."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in theirs.named_parameters()}
-    values = reference_configs.weights(shapes, config, seed)
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            parameter.copy_(torch.from_numpy(values[name]))
-
-
-def model_pair(head: str, config: dict[str, Any], seed: int, dtype: str) -> tuple[Any, Any]:
-    """Our model and theirs, with the same numbers in all parameters."""
-    our_class, their_class = class_pair(head)
-    theirs = their_class(transformers.RobertaPreLayerNormConfig(**config, attn_implementation="eager"))
-    theirs = theirs.to(getattr(torch, dtype)).eval()
-    fill(theirs, config, seed)
-    ours = our_class.from_params(nl.RobertaPreLayerNormConfig(**config), parameters_of(theirs), dtype=dtype)
-    return ours, theirs
-
-
-def call_theirs(theirs: Any, arguments: dict[str, Any], dtype: str, **more: Any) -> Any:
-    """Their output, without gradients; floating arguments in the model's dtype."""
-    tensors: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if isinstance(value, np.ndarray):
-            if np.issubdtype(value.dtype, np.floating):
-                # -inf is ours to read as the lowest number; a row of -inf alone would be NaN there
-                value = np.maximum(value, np.finfo(dtype).min).astype(dtype)
-            value = torch.from_numpy(np.ascontiguousarray(value))
-        tensors[name] = value
-    with torch.no_grad():
-        return theirs(**tensors, **more)
-
-
-def their_results(output: Any) -> dict[str, np.ndarray]:
-    """Their output in the form of `stacked_results`; an empty tuple counts as absent."""
-    results: dict[str, np.ndarray] = {}
-    for name, value in output.items():
-        if isinstance(value, tuple) and not value:
-            continue
-        if name == "past_key_values":
-            own = getattr(value, "self_attention_cache", value)
-            cross = getattr(value, "cross_attention_cache", None)
-            for prefix, part in (("cache_", own), ("cache_cross_", cross)):
-                if part is not None and len(part.layers) and part.layers[0].keys is not None:
-                    results[f"{prefix}keys"] = torch.stack([layer.keys for layer in part.layers]).numpy()
-                    results[f"{prefix}values"] = torch.stack([layer.values for layer in part.layers]).numpy()
-        else:
-            results[name] = (torch.stack(value) if isinstance(value, tuple) else value).numpy()
-    return results
-
-
-def compare(ours: Any, theirs: Any, tolerance: float, what: str) -> None:
-    """All outputs alike."""
-    our_results, expected = stacked_results(ours), their_results(theirs)
-    assert our_results.keys() == expected.keys(), what
-    for name, value in expected.items():
-        # transformers computes a causal loss in float32 whatever the model's dtype
-        in_float32 = name == "loss" and type(theirs).__name__.startswith("CausalLM")
-        assert_close(our_results[name], value, max(tolerance, 2e-6) if in_float32 else tolerance, f"{what}: {name}")
-
-
-def check_draw(case: Draw) -> None:
-    ours, theirs = model_pair(case.head, case.config, case.seed, case.dtype)
-    options = {"output_attentions": True, "output_hidden_states": True}
-    our_output = ours(**case.arguments, **options)
-    their_output = call_theirs(theirs, case.arguments, case.dtype, **options)
-    compare(our_output, their_output, TOLERANCE[case.dtype], str(case))
-    for name, value in stacked_results(our_output).items():
-        assert value.dtype == case.dtype, f"{case}: {name} is {value.dtype}"
-    if case.head == "ForSequenceClassification":
-        assert ours.config.problem_type == theirs.config.problem_type, str(case)
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
