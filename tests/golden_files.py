@@ -1,6 +1,6 @@
 """Reader of tests/golden: what transformers computed, in float64, for the cases of tools/golden_cases.py.
 
-    cases = golden_files.load("4.56.2")        # or "5.2.0"
+    cases = golden_files.load("4.56.2")        # or "5.2.0"; kind="cousins": the post-LN model types
 
 A case is one model (class name, configuration, all parameters) and one or more calls to it. Each call has its
 arguments by the names that transformers and npprelnorm share, and its results: arrays by output name, those that
@@ -59,10 +59,10 @@ def _unflatten(flat: np.ndarray, layout: list[tuple[str, list[int]]]) -> dict[st
 
 
 @functools.cache
-def load(version: str) -> tuple[GoldenCase, ...]:
+def load(version: str, kind: str = "transformers") -> tuple[GoldenCase, ...]:
     """All cases that transformers `version` made."""
-    manifest = json.loads((FOLDER / f"transformers-{version}.json").read_text("utf-8"))
-    with np.load(FOLDER / f"transformers-{version}.npz", allow_pickle=False) as stored:
+    manifest = json.loads((FOLDER / f"{kind}-{version}.json").read_text("utf-8"))
+    with np.load(FOLDER / f"{kind}-{version}.npz", allow_pickle=False) as stored:
         arrays = dict(stored)
     for array in arrays.values():
         array.flags.writeable = False  # many cases share them, and no call may write to its arguments

@@ -35,13 +35,19 @@ class Case:
     """One model and the calls made to it, one after the other."""
 
     name: str
-    head: str  # the class name without RobertaPreLayerNorm
+    head: str  # the class name without its family
     config: dict[str, Any]
     calls: list[dict[str, Any]]
     construct: dict[str, Any] = field(default_factory=dict)  # further arguments of the class
     keep_cache: bool = False  # hand the cache of each call to the next
     gradients: bool = False  # of the last call, by every parameter and by every input that has one
     cotangents: dict[str, np.ndarray] = field(default_factory=dict)  # output name -> array, for models without a loss
+    family: str = "RobertaPreLayerNorm"  # what the names of its classes begin with
+
+    @property
+    def class_name(self) -> str:
+        """The class in transformers and in npprelnorm."""
+        return "BertLMHeadModel" if (self.family, self.head) == ("Bert", "ForCausalLM") else self.family + self.head
 
 
 def token_ids(rng: np.random.Generator, shape: tuple[int, ...], *, pad: int = 1, padding: str = "none") -> np.ndarray:

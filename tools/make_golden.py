@@ -1,9 +1,11 @@
 """Write the golden files of tests/golden with the transformers that is installed here (4.56.2 or 5.2.0).
 
     python tools/make_golden.py            # writes transformers-<version>.json and .npz
+    python tools/make_golden.py --cousins  # writes cousins-<version>.json and .npz, of the post-LN model types
     python tools/make_golden.py --check    # makes the numbers again and compares them with the committed files
 
-What the files hold, and the cases in them, is in golden_cases.py; tests/golden_files.py reads them without torch.
+What the files hold, and the cases in them, is in golden_cases.py and golden_cousins.py; tests/golden_files.py reads
+them without torch.
 All is computed in float64, on weights that float16 holds exactly (so that they are stored in two bytes each).
 """
 
@@ -21,9 +23,9 @@ import numpy as np
 import torch
 import transformers
 from golden_cases import Case, cases_for
+from golden_cousins import cousin_cases
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden"
-PREFIX = "RobertaPreLayerNorm"
 DIFFERENTIABLE = ("inputs_embeds", "encoder_hidden_states", "head_mask")  # inputs that have a gradient
 
 
@@ -37,15 +39,24 @@ def build(case: Case) -> torch.nn.Module:
 
     Fresh weights would have biases of 0, LayerNorm gains of 1 and zero rows for padding, and hide any mistake there.
     """
-    config = transformers.RobertaPreLayerNormConfig(**case.config, attn_implementation="eager")
-    model = getattr(transformers, PREFIX + case.head)(config, **case.construct).double().eval()
+    config = getattr(transformers, f"{case.family}Config")(**case.config, attn_implementation="eager")
+    model = getattr(transformers, case.class_name)(config, **case.construct).double().eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_parameters(model).items():
             draw = seeded(f"{name} {tuple(parameter.shape)}").standard_normal(parameter.shape)
             is_gain = "LayerNorm.weight" in name or "layer_norm.weight" in name
             draw = 1 + 0.2 * draw if is_gain else 0.15 * draw if name.endswith("bias") else 0.35 * draw
             parameter.copy_(torch.from_numpy(draw.astype(np.float16).astype(np.float64)))
     return model
+
+
+def named_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Each parameter once; of names that share one, the embedding's and the head bias's, not the decoder's."""
+    once = dict(model.named_parameters())
+    every = dict(model.named_parameters(remove_duplicate=False))
+    if len(every) == len(once) or not model.config.tie_word_embeddings:
+        return once
+    return {name: parameter for name, parameter in every.items() if ".decoder." not in name}
 
 
 def saved_form(model: torch.nn.Module, values: dict[str, np.ndarray], *, gradients: bool) -> dict[str, np.ndarray]:
@@ -80,8 +91,8 @@ def cache_arrays(cache: Any) -> dict[str, np.ndarray]:
     arrays = {}
     for prefix, part in parts.items():
         if part is not None and len(part.layers) and part.layers[0].keys is not None:
-            arrays[f"{prefix}keys"] = torch.stack([layer.keys for layer in part.layers]).numpy()
-            arrays[f"{prefix}values"] = torch.stack([layer.values for layer in part.layers]).numpy()
+            arrays[f"{prefix}keys"] = torch.stack([layer.keys for layer in part.layers]).detach().numpy()
+            arrays[f"{prefix}values"] = torch.stack([layer.values for layer in part.layers]).detach().numpy()
     return arrays
 
 
@@ -145,7 +156,7 @@ def gradients_of(case: Case, model: torch.nn.Module, output: Any, arguments: dic
     loss.backward()
     gradients = {
         name: np.zeros(tuple(parameter.shape)) if parameter.grad is None else parameter.grad.numpy()
-        for name, parameter in model.named_parameters()
+        for name, parameter in named_parameters(model).items()
     }
     return saved_form(model, gradients, gradients=True)
 
@@ -153,7 +164,7 @@ def gradients_of(case: Case, model: torch.nn.Module, output: Any, arguments: dic
 def run(case: Case, arrays: dict[str, np.ndarray], weight_sets: dict[str, Any]) -> dict[str, Any]:
     """Run one case; its arrays go into `arrays`, its weights into `weight_sets` if new; returns its manifest entry."""
     model = build(case)
-    weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    weights = {name: parameter.detach().numpy() for name, parameter in named_parameters(model).items()}
     weights = saved_form(model, weights, gradients=False)
     layout = [[name, list(weights[name].shape)] for name in sorted(weights)]
     # equal names and shapes mean equal numbers (see `build`), so many cases share one set
@@ -190,7 +201,7 @@ def run(case: Case, arrays: dict[str, np.ndarray], weight_sets: dict[str, Any]) 
         calls.append({"arrays": sorted(inputs), "options": options, "outputs": names, "results": sorted(results)})
     entry: dict[str, Any] = {
         "name": case.name,
-        "class": PREFIX + case.head,
+        "class": case.class_name,
         "config": case.config,
         "construct": case.construct,
         "weights": weight_set,
@@ -228,19 +239,21 @@ def compare(made: dict[str, np.ndarray], manifest: dict[str, Any], json_path: Pa
 def main() -> int:
     parser = argparse.ArgumentParser(description="make the golden files of tests/golden, or check them")
     parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    check = parser.parse_args().check
+    parser.add_argument("--cousins", action="store_true", help="the files of the post-LN model types")
+    args = parser.parse_args()
     version = transformers.__version__
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
 
     arrays: dict[str, np.ndarray] = {}
     weight_sets: dict[str, Any] = {}
-    cases = cases_for(version, seeded)
+    cases = cousin_cases(version, seeded) if args.cousins else cases_for(version, seeded)
     entries = [run(case, arrays, weight_sets) for case in cases]
     manifest = {"transformers": version, "weights": weight_sets, "cases": entries}
     manifest = json.loads(json.dumps(manifest, allow_nan=False))
-    json_path, npz_path = (FOLDER / f"transformers-{version}.{kind}" for kind in ("json", "npz"))
-    if check:
+    name = f"{'cousins' if args.cousins else 'transformers'}-{version}"
+    json_path, npz_path = (FOLDER / f"{name}.{kind}" for kind in ("json", "npz"))
+    if args.check:
         problems = compare(arrays, manifest, json_path, npz_path)
         print("\n".join(problems) or f"{len(entries)} cases of transformers {version}: all as committed")
         return 1 if problems else 0

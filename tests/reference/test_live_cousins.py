@@ -16,7 +16,7 @@ from strategies import COUSINS
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
 
-from live_models import TOLERANCE, call_theirs, check_draw, class_pair, compare, model_pair, scale_name, task_of  # noqa: E402
+from reference_models import TOLERANCE, call_theirs, check_draw, class_pair, compare, model_pair, scale_name, task_of  # noqa: E402
 
 import npprelnorm as nl  # noqa: E402
 from npprelnorm.errors import NpprelnormWarning  # noqa: E402

@@ -15,7 +15,7 @@ from reference_configs import HEADS, Draw, draw
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
 
-from live_models import Arrays, scale_name, task_of  # noqa: E402
+from reference_models import Arrays, scale_name, task_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.reference,

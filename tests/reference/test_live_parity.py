@@ -21,7 +21,7 @@ from reference_configs import HEADS, Draw, draw
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
 
-from live_models import (  # noqa: E402
+from reference_models import (  # noqa: E402
     TOLERANCE,
     call_theirs,
     check_draw,
