@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from . import vector_math as vm
-from .compiling import inline, part, shared
+from .compiling import ZERO, inline, part, shared
 from .cpu import WIDTH
-from .gemm import ROWS, panels_of, tile
+from .gemm import ROWS, panels_of, tile, tiles_of
 from .primitives import bits_of_float, float_of_bits
 
 # Rows and numbers of a block of scores: 48 x 1365 float32 numbers are 256 KiB.
@@ -100,24 +100,28 @@ def attend(
 
     for begin in range(first_query, last_query, block):
         end = min(begin + block, last_query)
+        queries = end - begin
+        tiles = tiles_of(queries)
         for panel in range(panels):
-            for row in range(begin, end, ROWS):
+            for index in range(tiles):
+                down = queries * index // tiles
                 tile(
-                    q, row * ldq, ldq, packed_k, panel * size * WIDTH, zeros, 0, 0,
-                    scores, (row - begin) * columns + panel * WIDTH, columns, size, min(ROWS, end - row),
+                    q, (begin + down) * ldq, ldq, packed_k, panel * size * WIDTH, zeros, ZERO, ZERO,
+                    scores, down * columns + panel * WIDTH, columns, size, queries * (index + 1) // tiles - down,
                 )  # fmt: skip
-        for row in range(begin, end, ROWS):
-            rows = min(ROWS, end - row)
-            at = (row - begin) * columns
+        for index in range(tiles):
+            down = queries * index // tiles
+            rows = queries * (index + 1) // tiles - down
+            at = down * columns
             for i in range(rows):
                 total = exp_row(scores, at + i * columns, at + i * columns + keys)
                 inverse[i] = np.float32(1.0) / total
             for panel in range(value_panels):
                 tile(
-                    scores, at, columns, packed_v, panel * keys * WIDTH, zeros, 0, 0,
+                    scores, at, columns, packed_v, panel * keys * WIDTH, zeros, ZERO, ZERO,
                     sums, panel * WIDTH, width, keys, rows,
                 )  # fmt: skip
             for i in range(rows):
-                to = (row + i) * ldo
+                to = (begin + down + i) * ldo
                 for d in range(size):
                     out[to + d] = sums[i * width + d] * inverse[i]

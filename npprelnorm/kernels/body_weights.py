@@ -10,6 +10,7 @@ import numpy as np
 from ..config import RobertaPreLayerNormConfig
 from ..family import POST_LN, Order
 from ..params import View
+from .compiling import codes
 from .cpu import WIDTH
 from .gemm import ACTIVATION_CODES
 from .weights import address, is_constant, packed
@@ -19,7 +20,7 @@ LAYER = 16
 (
     NORM1_WEIGHT, NORM1_BIAS, Q_WEIGHT, K_WEIGHT, V_WEIGHT, Q_BIAS, K_BIAS, V_BIAS,
     OUT_WEIGHT, OUT_BIAS, NORM2_WEIGHT, NORM2_BIAS, IN_WEIGHT, IN_BIAS, DOWN_WEIGHT, DOWN_BIAS,
-) = range(LAYER)  # fmt: skip
+) = codes(LAYER)  # fmt: skip
 
 
 def _names(order: Order) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 from numba import config as numba_config
 from numba import njit
 from numba.extending import register_jitable
@@ -17,7 +18,15 @@ FAST = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 # Polynomials and the reduction of their argument rely on the order in which they are written.
 EXACT = frozenset({"nsz", "contract"})
 
+# Numba compiles a callee once more for each Python number that stands in a call; for one of these it does not.
+ZERO, ONE, TWO, THREE = map(np.int64, range(4))
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def codes(count: int) -> tuple[Any, ...]:
+    """The numbers from 0 on, to be named and handed to kernels."""
+    return tuple(map(np.int64, range(count)))
 
 
 def inline(function: F) -> F:

@@ -25,7 +25,7 @@ from .body_weights import (
     Q_WEIGHT,
     Weights,
 )  # fmt: skip
-from .compiling import entry, inline, part
+from .compiling import ONE, THREE, TWO, ZERO, entry, inline, part
 from .cpu import BLOCK_ROWS, WIDTH
 from .gemm import ADD, NOTHING, panels_of
 from .primitives import flags, float_of_bits, floats, integers
@@ -87,7 +87,7 @@ def attention_stage(
     while task < tasks:
         sequence, head = order[task // heads], task % heads
         first, last = bounds[sequence], bounds[sequence + 1]
-        keys = 0
+        keys = ZERO
         for row in range(first, last):
             if plan[KEYS] == 0 or seen[row] != 0:
                 key_rows[keys] = row
@@ -136,7 +136,7 @@ def run_encoder(plan_at: int, thread: int) -> None:
     x_at, q_at, ldq = plan[X], plan[QKV], 3 * padded
     u_at = x_at if post_ln else plan[U]
     query_bounds = integers(plan[BOUNDS], sequences + 1)
-    stage = 0
+    stage = ZERO
     for index in range(layers):
         layer = weights[index * LAYER : (index + 1) * LAYER]
         last = index == layers - 1
@@ -147,38 +147,38 @@ def run_encoder(plan_at: int, thread: int) -> None:
             # keys and values of every row; everything else only of those that are read
             linear_stage(
                 counters, stage, threads, u_at, width, rows, layer, K_WEIGHT, K_BIAS,
-                2, width, width, plan[QKV] + 4 * padded, 3 * padded, NOTHING, x_at, strip,
+                TWO, width, width, plan[QKV] + 4 * padded, 3 * padded, NOTHING, x_at, strip,
             )  # fmt: skip
             gather_stage(counters, stage + 1, plan, x_at, u_at)
             rows, x_at, q_at, ldq = plan[READS], plan[X_READ], plan[Y], width
             u_at = x_at if post_ln else plan[U_READ]
             linear_stage(
                 counters, stage + 2, threads, u_at, width, rows, layer, Q_WEIGHT, Q_BIAS,
-                1, width, width, q_at, ldq, NOTHING, x_at, strip,
+                ONE, width, width, q_at, ldq, NOTHING, x_at, strip,
             )  # fmt: skip
             query_bounds = integers(plan[READ_BOUNDS], sequences + 1)
             stage += 3
         else:
             linear_stage(
                 counters, stage, threads, u_at, width, rows, layer, Q_WEIGHT, Q_BIAS,
-                3, width, width, plan[QKV], 3 * padded, NOTHING, x_at, strip,
+                THREE, width, width, plan[QKV], 3 * padded, NOTHING, x_at, strip,
             )  # fmt: skip
             stage += 1
         attention_stage(counters, stage, plan, q_at, ldq, query_bounds, rows, key_rows, strip)
         linear_stage(
             counters, stage + 1, threads, plan[CONTEXT], width, rows, layer, OUT_WEIGHT, OUT_BIAS,
-            1, width, width, plan[Y], width, ADD, x_at, strip,
+            ONE, width, width, plan[Y], width, ADD, x_at, strip,
         )  # fmt: skip
         # the LayerNorm after the attention in post-LN, and that before the feed-forward block in pre-LN
         norm = NORM1_WEIGHT if post_ln else NORM2_WEIGHT
         norm_stage(counters, stage + 2, threads, x_at, rows, width, layer[norm], layer[norm + 1], eps, u_at)
         linear_stage(
             counters, stage + 3, threads, u_at, width, rows, layer, IN_WEIGHT, IN_BIAS,
-            1, width, inner, plan[HIDDEN], inner, plan[ACTIVATION], x_at, strip,
+            ONE, width, inner, plan[HIDDEN], inner, plan[ACTIVATION], x_at, strip,
         )  # fmt: skip
         linear_stage(
             counters, stage + 4, threads, plan[HIDDEN], inner, rows, layer, DOWN_WEIGHT, DOWN_BIAS,
-            1, inner, width, plan[Y], width, ADD, x_at, strip,
+            ONE, inner, width, plan[Y], width, ADD, x_at, strip,
         )  # fmt: skip
         stage += 5
         if post_ln:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from . import vector_math as vm
-from .compiling import part, shared
-from .cpu import TILE, WIDTH
+from .compiling import ZERO, codes, part, shared
+from .cpu import BLOCK_DEPTH, TILE, WIDTH
 from .primitives import make_tile
 
 # What is done to a tile while it still lies in the first-level cache.
-NOTHING, GELU, GELU_TANH, QUICK_GELU, RELU, SILU, TANH, ADD = range(8)
+NOTHING, GELU, GELU_TANH, QUICK_GELU, RELU, SILU, TANH, ADD = codes(8)
 
 # a configuration's `hidden_act` -> what `linear` calls it
 ACTIVATION_CODES = {
@@ -27,12 +27,18 @@ ACTIVATION_CODES = {
 }
 
 ROWS = TILE.rows
-_tile_1 = make_tile(TILE, 1)
+_tile_1 = make_tile(TILE, min(1, ROWS))
 _tile_2 = make_tile(TILE, min(2, ROWS))
 _tile_3 = make_tile(TILE, min(3, ROWS))
 _tile_4 = make_tile(TILE, min(4, ROWS))
 _tile_5 = make_tile(TILE, min(5, ROWS))
 _tile_6 = make_tile(TILE, min(6, ROWS))
+_tile_7 = make_tile(TILE, min(7, ROWS))
+_tile_8 = make_tile(TILE, min(8, ROWS))
+_tile_9 = make_tile(TILE, min(9, ROWS))
+_tile_10 = make_tile(TILE, min(10, ROWS))
+_tile_11 = make_tile(TILE, min(11, ROWS))
+_tile_12 = make_tile(TILE, min(12, ROWS))
 
 
 @shared
@@ -41,13 +47,31 @@ def panels_of(columns: int) -> int:
     return -(-columns // WIDTH)
 
 
+@shared
+def tiles_of(rows: int) -> int:
+    """How many tiles share so many rows, as evenly as they can: a low one uses the processor badly."""
+    return (rows + ROWS - 1) // ROWS
+
+
 @part
 def tile(
     a: Any, a_at: int, lda: int, panel: Any, panel_at: int, start: Any, start_at: int, lds: int,
     c: Any, c_at: int, ldc: int, depth: int, rows: int,
 ) -> None:  # fmt: skip
     """`primitives.make_tile` for 1 to `ROWS` rows."""
-    if rows == 6:
+    if rows == 12:
+        _tile_12(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 11:
+        _tile_11(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 10:
+        _tile_10(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 9:
+        _tile_9(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 8:
+        _tile_8(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 7:
+        _tile_7(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
+    elif rows == 6:
         _tile_6(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
     elif rows == 5:
         _tile_5(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)
@@ -114,7 +138,7 @@ def copy_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows
 def linear_block(
     a: Any, lda: int, first_row: int, last_row: int, panels: Any, depth: int, bias: Any,
     first_panel: int, last_panel: int, columns: int, c: Any, ldc: int,
-    what: int, out: Any, ldo: int, strip: Any, block_depth: int,
+    what: int, out: Any, ldo: int, strip: Any,
 ) -> None:  # fmt: skip
     """Rows [first_row, last_row) and panels [first_panel, last_panel) of c = a @ panels + bias, then `what`.
 
@@ -122,12 +146,12 @@ def linear_block(
     panels; c and out (rows, columns) have rows `ldc` and `ldo` apart; where `what` is `ADD`, c is added to out.
     `strip` is room for one panel's column of c, (last_row - first_row, WIDTH).
 
-    Each number is the sum over blocks of `block_depth`, in order, of sums in order of depth: the same whatever the
+    Each number is the sum over blocks of `BLOCK_DEPTH`, in order, of sums in order of depth: the same whatever the
     rows and panels that are computed together.
     """
     activated = what != NOTHING and what != ADD
-    for begin in range(0, depth, block_depth):
-        size = min(block_depth, depth - begin)
+    for begin in range(0, depth, BLOCK_DEPTH):
+        size = min(BLOCK_DEPTH, depth - begin)
         last = begin + size == depth
         for panel in range(first_panel, last_panel):
             panel_at = (panel * depth + begin) * WIDTH
@@ -136,13 +160,15 @@ def linear_block(
             at = first_row * ldc + column
             # a strip of its own for what is wider than the rest of c, and for what goes through a long loop
             apart = width < WIDTH or (last and activated)
-            to, to_at, ldt = (strip, 0, WIDTH) if apart else (c, at, ldc)
+            to, to_at, ldt = (strip, ZERO, np.int64(WIDTH)) if apart else (c, at, ldc)
             if apart and begin > 0:
-                copy_rows(strip, 0, WIDTH, c, at, ldc, last_row - first_row, width)
-            start, start_at, lds = (bias, column, 0) if begin == 0 else (to, to_at, ldt)
-            for row in range(first_row, last_row, ROWS):
-                rows = min(ROWS, last_row - row)
-                down = row - first_row
+                copy_rows(strip, ZERO, np.int64(WIDTH), c, at, ldc, last_row - first_row, width)
+            start, start_at, lds = (bias, column, ZERO) if begin == 0 else (to, to_at, ldt)
+            tiles = tiles_of(last_row - first_row)
+            for index in range(tiles):
+                down = (last_row - first_row) * index // tiles
+                rows = (last_row - first_row) * (index + 1) // tiles - down
+                row = first_row + down
                 tile(
                     a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
                     to, to_at + down * ldt, ldt, size, rows,
@@ -152,7 +178,7 @@ def linear_block(
             if last and activated:
                 activate(what, strip, (last_row - first_row) * WIDTH)
             if apart:
-                copy_rows(c, at, ldc, strip, 0, WIDTH, last_row - first_row, width)
+                copy_rows(c, at, ldc, strip, ZERO, np.int64(WIDTH), last_row - first_row, width)
                 if last and what == ADD:
                     add_rows(out, first_row * ldo + column, ldo, c, at, ldc, last_row - first_row, width)
 

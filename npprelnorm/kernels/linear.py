@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ops.linear import LinearCache
-from .compiling import entry
+from .compiling import ONE, ZERO, entry
 from .cpu import BLOCK_ROWS, WIDTH
 from .gemm import NOTHING
 from .primitives import floats, integers
@@ -22,13 +22,13 @@ def run_linear(
     """c = a @ weight + bias, then an activation; the table at `weights_at` has the two addresses."""
     strip = floats(strips_at + thread * 4 * BLOCK_ROWS * WIDTH, BLOCK_ROWS * WIDTH)
     linear_stage(
-        stages_at(counters_at, 1), 0, threads, a_at, depth, rows, integers(weights_at, 2), 0, 1,
-        1, depth, columns, c_at, columns, what, c_at, strip,
+        stages_at(counters_at, 1), ZERO, threads, a_at, depth, rows, integers(weights_at, 2), ZERO, ONE,
+        ONE, depth, columns, c_at, columns, what, c_at, strip,
     )  # fmt: skip
 
 
 def linear(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, what: int = NOTHING, threads: int = 1
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, what: int = int(NOTHING), threads: int = 1
 ) -> tuple[np.ndarray, LinearCache]:
     """Twin of `ops.linear.linear`; `what` is an activation of `gemm` that is fused in."""
     plain = np.require(x, np.float32, ("C", "A"))
@@ -38,7 +38,7 @@ def linear(
     panels, biases = packed(weight, threads), filled_up(bias)
     table = np.array([address(panels), address(biases)])
     strips, shared = aligned(threads * BLOCK_ROWS * WIDTH), counters(1)
-    arguments = (address(plain), rows, depth, address(table), columns, address(y), what, threads)
+    arguments = (address(plain), rows, depth, address(table), columns, address(y), int(what), threads)
     more = (address(strips), address(shared))
     spread(lambda thread: run_linear(*arguments, thread, *more), rows * columns * depth // 64, threads)
     return y, LinearCache(x, weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .compiling import inline, part
-from .cpu import BLOCK_DEPTH, BLOCK_ROWS, WIDTH
+from .cpu import BLOCK_ROWS, WIDTH
 from .gemm import ROWS, linear_block, panels_of
 from .normalization import layer_norm_rows
 from .primitives import floats
@@ -51,7 +51,7 @@ def linear_stage(
         linear_block(
             a, lda, first_row, min(rows, first_row + block), packed, depth, biases,
             panels * group // groups, panels * (group + 1) // groups, columns, c, ldc,
-            what, floats(out_at, rows * columns), columns, strip, BLOCK_DEPTH,
+            what, floats(out_at, rows * columns), columns, strip,
         )  # fmt: skip
         hand_in(counters, stage)
         task = take(counters, stage)

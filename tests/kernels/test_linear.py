@@ -10,7 +10,7 @@ from kernel_calls import THREADS, locked, norm_error, random
 
 from npprelnorm.kernels import gemm
 from npprelnorm.kernels.compiling import part
-from npprelnorm.kernels.cpu import AVX2, NEON, PLAIN, WIDTH, Tile
+from npprelnorm.kernels.cpu import AVX2, AVX512, NEON, PLAIN, WIDTH, Tile
 from npprelnorm.kernels.linear import linear
 from npprelnorm.kernels.primitives import floats, make_tile
 from npprelnorm.kernels.weights import address, pack
@@ -104,7 +104,7 @@ def test_packing(shape: tuple[int, int], threads: int) -> None:
     assert not unpacked[rows:].any()
 
 
-@pytest.mark.parametrize("shape", [AVX2, NEON, PLAIN], ids=["avx2", "neon", "plain"])
+@pytest.mark.parametrize("shape", [AVX512, AVX2, NEON, PLAIN], ids=["avx512", "avx2", "neon", "plain"])
 def test_tiles_of_every_processor(shape: Tile) -> None:
     """Each is compiled for this one; instructions that it lacks LLVM composes of others."""
     assert shape.vectors * shape.lanes == WIDTH
