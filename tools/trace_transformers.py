@@ -25,8 +25,12 @@ _OUTPUTS = (
     (r"(.*attention\.self\.(?:query|key|value)|.*(?:output|intermediate)\.dense)", "{}"),
     (r"(.*\.intermediate)", "{}.activation"),
     (r"(pooler\.dense|pooler|lm_head\.dense|lm_head\.layer_norm|classifier\.dense)", "{}"),
+    (r"(cls\.predictions\.transform\.(?:dense|LayerNorm))", "{}"),
 )
-_INPUTS = ((r"(classifier)\.out_proj", "{}.activation"),)
+_INPUTS = (
+    (r"(classifier)\.out_proj", "{}.activation"),
+    (r"(lm_head)\.layer_norm|(cls\.predictions\.transform)\.LayerNorm", "{}.activation"),
+)
 _RESULTS = ("logits", "start_logits", "end_logits", "loss")
 
 
@@ -89,7 +93,7 @@ def _matches(name: str, table: tuple[tuple[str, str], ...]) -> Iterator[str]:
     for pattern, step in table:
         match = re.fullmatch(pattern, name)
         if match:
-            yield step.format(match[1])
+            yield step.format(next(filter(None, match.groups())))
 
 
 def main() -> int:

@@ -85,7 +85,7 @@ def forward_flops(model: Any, *, batch: int, tokens: int, encoder_tokens: int = 
             table = prefix + relative in model.params and config.position_embedding_type
             result[place] = _attention_flops(batch, queries, keys, config.hidden_size, table or "absolute")
     if hasattr(model, "lm_head") and config.tie_word_embeddings:
-        result["lm_head.decoder"] = 2 * batch * tokens * config.hidden_size * config.vocab_size
+        result[config.family.lm_head.decoder] = 2 * batch * tokens * config.hidden_size * config.vocab_size
     return result
 
 
@@ -194,7 +194,7 @@ def profile_forward(model: Any, *, repeats: int = 5, **inputs: Any) -> ForwardPr
 
 
 def _timed(model: Any, inputs: dict[str, Any], names: dict[int, str]) -> ForwardProfile:
-    timer = _OpTimer(names, model.base_prefix)
+    timer = _OpTimer(names, model.base_prefix, model.config.family.lm_head.decoder)
     earlier = sys.getprofile()
     start = time.perf_counter()
     sys.setprofile(timer)
@@ -210,10 +210,11 @@ def _timed(model: Any, inputs: dict[str, Any], names: dict[int, str]) -> Forward
 class _OpTimer:
     """A profile function: times the outermost op, whatever that calls in turn."""
 
-    def __init__(self, names: dict[int, str], prefix: str) -> None:
+    def __init__(self, names: dict[int, str], prefix: str, decoder: str) -> None:
         self.rows: dict[tuple[str, str], tuple[int, float]] = {}
         self._names = names
         self._prefix = prefix
+        self._decoder = decoder
         self._place = ""
         self._frame: FrameType | None = None
         self._key = ("", "")
@@ -238,7 +239,7 @@ class _OpTimer:
                 name = self._names[id(value)].removeprefix(self._prefix)
                 name = name.removesuffix(".weight").removesuffix(".bias")
                 if name.startswith("embeddings.") and frame.f_code.co_name == "linear":
-                    return f"{self._place}.decoder"  # tied: the word embeddings are its weights
+                    return self._decoder  # tied: the word embeddings are its weights
                 self._place = name.rpartition(".")[0]
                 return name
         return self._place

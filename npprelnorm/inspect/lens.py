@@ -153,6 +153,6 @@ def _readings(model: Any, positions: Any, inputs: dict[str, Any], *, backwards: 
     p: View = model._view()
     for state in reversed(stream) if backwards else stream:
         hidden = state[:, chosen]  # (B, T, C) -> (B, P, C)
-        if "LayerNorm.weight" in p:
+        if model.config.family.order.has_final_norm:
             hidden, _ = layer_norm(hidden, *p.affine("LayerNorm"), model.config.layer_norm_eps)
         yield model.lm_head(hidden)

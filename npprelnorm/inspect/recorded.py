@@ -17,12 +17,15 @@ import numpy as np
 from ..body import BodyCache, PoolerCache, Recording
 from ..config import RobertaPreLayerNormConfig
 from ..errors import InputError
+from ..family import PRE_LN
 from ..heads import ClassificationHeadCache, LMHeadCache
 from ..layers import AttentionBlockCache, FeedForwardCache, LayerCache
 from ..model import BodyModel
+from ..ops.activations import ACTIVATIONS
 from ..ops.attention import merge_heads
 from ..ops.linear import linear
 from ..ops.normalization import LayerNormCache, layer_norm
+from ..outputs import ModelOutput
 from ..params import View
 
 Step = tuple[str, np.ndarray]
@@ -94,7 +97,8 @@ def _attention_block(
         ("output.dense", update),
     ]
     u = _by_token(cache.query.x, x)
-    norm_name, before, after = _around(p, "LayerNorm", "output.LayerNorm", config, x, update, u, None)
+    norm_name = config.family.order.attention_norm
+    before, after = _around(p, config, norm_name, x, update, u)
     steps = [(name + tail, value) for tail, value in (*before, *inner, *after)]
     norm = LayerNormCache(_by_token(norm.x_hat, x), _by_token(norm.inv_std, x), norm.weight)
     return ResidualBlock(name[:-1], x, update, after[-1][1], name + norm_name, norm, steps)
@@ -113,7 +117,8 @@ def _feed_forward_block(
     hidden, _ = linear(u, *p.affine("intermediate.dense"))
     update, _ = linear(activated, *p.affine("output.dense"))
     inner = [("intermediate.dense", hidden), ("intermediate.activation", activated), ("output.dense", update)]
-    norm_name, before, after = _around(p, "intermediate.LayerNorm", "output.LayerNorm", config, x, update, u, y)
+    norm_name = config.family.order.feed_forward_norm
+    before, after = _around(p, config, norm_name, x, update, u, y)
     norm = LayerNormCache(
         _joined([kept.x_hat for kept, _ in chunks], x),
         _joined([kept.inv_std for kept, _ in chunks], x),
@@ -125,23 +130,20 @@ def _feed_forward_block(
 
 def _around(
     p: View,
-    pre: str,
-    post: str,
     config: RobertaPreLayerNormConfig,
+    norm_name: str,
     x: np.ndarray,
     update: np.ndarray,
     u: np.ndarray,
-    y: np.ndarray | None,
-) -> tuple[str, list[Step], list[Step]]:
-    """Which LayerNorm the block has, and the steps before and after its inner ones; the last is the stream after it.
-
-    The names of the parameters tell the order: `pre` stands before the block, `post` after the addition.
-    """
+    y: np.ndarray | None = None,
+) -> tuple[list[Step], list[Step]]:
+    """The steps before and after a block's inner ones; the last is the stream after it, `y` where it is known."""
     total = x + update
-    if pre + ".weight" in p:
-        return pre, [(pre, u)], [("residual", total if y is None else y)]
-    y = layer_norm(total, *p.affine(post), config.layer_norm_eps)[0] if y is None else y
-    return post, [], [("residual", total), (post, y)]
+    if config.family.order == PRE_LN:
+        return [(norm_name, u)], [("residual", total if y is None else y)]
+    if y is None:
+        y, _ = layer_norm(total, *p.affine(norm_name), config.layer_norm_eps)
+    return [], [("residual", total), (norm_name, y)]
 
 
 def _joined(chunks: list[np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -166,10 +168,10 @@ def all_steps(model: Any, inputs: dict[str, Any]) -> Iterator[Step]:
     yield from _embedding_steps(p.at("embeddings."), config, caches[0], stream[0])
     for block in residual_blocks(p, config, caches[0], stream):
         yield from block.steps
-    if "LayerNorm.weight" in p:
+    if config.family.order.has_final_norm:
         yield "LayerNorm", layer_norm(stream[-1], *p.affine("LayerNorm"), config.layer_norm_eps)[0]
     for cache in caches[1:]:
-        yield from _head_steps(model, cache, stream[0])
+        yield from _head_steps(model, cache, output)
     for name in ("logits", "start_logits", "end_logits", "loss"):
         if name in output:
             yield name, output[name]
@@ -187,16 +189,22 @@ def _embedding_steps(
     yield "embeddings.LayerNorm", embedded
 
 
-def _head_steps(model: Any, cache: Any, x: np.ndarray) -> Iterator[Step]:
-    p = View(model.params)
+def _head_steps(model: Any, cache: Any, output: ModelOutput) -> Iterator[Step]:
+    p, names = View(model.params), model.config.family.lm_head
     if isinstance(cache, PoolerCache):
         yield "pooler.dense", linear(cache.dense.x, *model._view().affine("pooler.dense"))[0]
         yield "pooler", cache.activation[0]
     elif isinstance(cache, LMHeadCache):
-        every = len(cache.dense.x) == x.shape[0] * x.shape[1]  # else some rows that were chosen
-        hidden, normed = (_by_token(rows, x) if every else rows for rows in (cache.dense.x, cache.decoder.x))
-        yield "lm_head.dense", linear(hidden, *p.affine("lm_head.dense"))[0]
-        yield "lm_head.layer_norm", normed
+        shape = output["logits"].shape[:-1]  # (B, T), or fewer where some were chosen
+        given, normed = (rows.reshape(*shape, rows.shape[-1]) for rows in (cache.dense.x, cache.decoder.x))
+        hidden, _ = linear(given, *p.affine(names.dense))
+        activated, _ = ACTIVATIONS[names.activation or model.config.hidden_act][0](hidden)
+        yield names.dense, hidden
+        yield names.dense.removesuffix("dense") + "activation", activated
+        yield names.norm, normed
     elif isinstance(cache, ClassificationHeadCache):
         yield "classifier.dense", linear(cache.dense.x, *p.affine("classifier.dense"))[0]
         yield "classifier.activation", cache.out_proj.x
+    elif type(cache) is tuple:  # a head of two parts
+        for part in cache:
+            yield from _head_steps(model, part, output)

@@ -221,7 +221,7 @@ def layer_norm_statistics(model: Any, *, attention_mask: Any = None, **inputs: A
     p = model._view()
     counted = counted_tokens(attention_mask, stream[0].shape[:2])
     found = [(block.norm_name, block.norm) for block in residual_blocks(p, model.config, cache, stream)]
-    if "LayerNorm.weight" in p:
+    if model.config.family.order.has_final_norm:
         assert cache.norm is not None, "the forward recorded all"
         found.append(("LayerNorm", cache.norm))
     rows = []

@@ -15,7 +15,17 @@ from counting_array import CountingArray
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from strategies import HEADS, configs, padded_ids, random_ids, random_model, required_arguments, seeds, tiny_config
+from strategies import (
+    COUSINS,
+    HEADS,
+    configs,
+    padded_ids,
+    random_ids,
+    random_model,
+    required_arguments,
+    seeds,
+    tiny_config,
+)
 
 import npprelnorm as nl
 from npprelnorm.errors import InputError
@@ -316,3 +326,30 @@ def test_instruments_want_a_model() -> None:
     for function in (look.residual_norms, look.block_updates, look.attention_maps, look.logit_lens, look.trace):
         with pytest.raises(InputError, match="model is a dict; give a model of this package"):
             function({}, input_ids=[[0]])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("model_type", COUSINS)
+@pytest.mark.parametrize("head", HEADS)
+def test_post_ln_cousins(head: str, model_type: str) -> None:
+    config = tiny_config(model_type, is_decoder=head == "ForCausalLM")
+    model, ids = random_model(head, config, 0, "float32"), random_ids(config, (2, 5), 1)
+    inputs = required_arguments(head, ids)
+    steps = look.trace(model, **inputs)
+    np.testing.assert_array_equal(steps["encoder.layer.1.output.LayerNorm"].value, model.base(ids).last_hidden_state)
+    assert "LayerNorm" not in steps.names
+    total = steps["encoder.layer.0.attention.output.dense"].value + steps["embeddings.LayerNorm"].value
+    np.testing.assert_array_equal(steps["encoder.layer.0.attention.residual"].value, total)
+    names = look.layer_norm_statistics(model, input_ids=ids).names
+    assert names[:2] == ["encoder.layer.0.attention.output.LayerNorm", "encoder.layer.0.output.LayerNorm"]
+    assert len(names) == len(look.block_updates(model, input_ids=ids).names) == 4
+    if "LM" in head:
+        np.testing.assert_allclose(look.logit_lens(model, input_ids=ids)[-1], model(ids).logits, rtol=1e-5, atol=1e-5)
+    matrices = {
+        row.name for row in look.profile_forward(model, **inputs).ops if row.op in ("linear", "packed_attention")
+    }
+    counted = look.forward_flops(model, batch=2, tokens=5)
+    assert matrices == set(counted)
+    model.params = {name: value.view(CountingArray) for name, value in model.params.items()}
+    CountingArray.flops = 0
+    model(**inputs)
+    assert sum(counted.values()) == CountingArray.flops > 0

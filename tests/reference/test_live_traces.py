@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import reference_configs
 from reference_configs import HEADS, Draw, draw
+from strategies import class_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:transformers"),
 ]
 
-MODELS = 30  # of each class
+MODELS = {"roberta-prelayernorm": 30, "roberta": 10, "bert": 10}  # of each class
 
 _tool = importlib.util.spec_from_file_location(
     "trace_transformers", Path(__file__).parents[2] / "tools" / "trace_transformers.py"
@@ -44,18 +45,18 @@ def one_quiet_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def pair(case: Draw) -> tuple[Any, Any]:
+def pair(case: Draw, model_type: str = "roberta-prelayernorm") -> tuple[Any, Any]:
     """Our model and theirs, with the same random numbers in all parameters."""
-    name = f"RobertaPreLayerNorm{case.head}"
-    config = transformers.RobertaPreLayerNormConfig(**case.config, attn_implementation="eager")
-    theirs = getattr(transformers, name)(config).to(getattr(torch, case.dtype)).eval()
+    our_class = class_of(case.head, model_type)
+    their_class = getattr(transformers, our_class.__name__)
+    theirs = their_class(their_class.config_class(**case.config, attn_implementation="eager"))
+    theirs = theirs.to(getattr(torch, case.dtype)).eval()
     shapes = {key: tuple(parameter.shape) for key, parameter in theirs.named_parameters()}
     weights = reference_configs.weights(shapes, case.config, case.seed)
     with torch.no_grad():
         for key, parameter in theirs.named_parameters():
             parameter.copy_(torch.from_numpy(weights[key]))
-    ours = getattr(nl, name).from_params(nl.RobertaPreLayerNormConfig(**case.config), weights, dtype=case.dtype)
-    return ours, theirs
+    return our_class.from_params(our_class.config_class(**case.config), weights, dtype=case.dtype), theirs
 
 
 def their_trace(theirs: Any, case: Draw) -> Trace:
@@ -77,11 +78,12 @@ def difference(comparison: TraceComparison, case: Draw) -> str | None:
     return wrong[0] if wrong else None
 
 
+@pytest.mark.parametrize("model_type", ["roberta-prelayernorm", "roberta", "bert"])
 @pytest.mark.parametrize("head", HEADS)
-def test_every_step_is_theirs(head: str) -> None:
-    for seed in range(MODELS):
+def test_every_step_is_theirs(head: str, model_type: str) -> None:
+    for seed in range(MODELS[model_type]):
         case = draw(head, seed)
-        ours, theirs = pair(case)
+        ours, theirs = pair(case, model_type)
         comparison = compare_traces(trace(ours, **case.arguments), their_trace(theirs, case))
         assert difference(comparison, case) is None, f"{case}: {comparison}"
         # nothing goes unseen on either side
