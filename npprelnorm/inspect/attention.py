@@ -73,4 +73,5 @@ def attention_entropy(maps: Any) -> np.ndarray:
     if not (weights >= 0).all():
         raise InputError(f"maps holds {weights.min()}; attention weights are not negative")
     # 0 log 0 is 0: the logarithm is taken of 1 there
-    return 0.0 - (weights * np.log(np.where(weights > 0, weights, np.ones((), weights.dtype)))).sum(axis=-1)
+    logarithms = np.log(np.where(weights > 0, weights, np.ones((), weights.dtype)))
+    return np.subtract(0, (weights * logarithms).sum(axis=-1), dtype=logarithms.dtype)  # so written, 0 has no sign
