@@ -8,6 +8,7 @@
 # You need: tutorials 1 and 2. Running it takes a few seconds (half a minute with transformers).
 
 # %%
+import copy
 import json
 from pathlib import Path
 
@@ -117,6 +118,29 @@ for axes in (left, right):
 plt.show()
 
 # %% [markdown]
+# ## Every step
+#
+# `inspect.trace` records every intermediate array of one forward, under the checkpoint's name of what computed it. Here
+# are the embeddings and the first layer: LayerNorm, projections, attention weights (4 heads, 9 tokens), their average
+# of the values, and the sum with what came in; then the feed-forward block in the same order.
+
+# %%
+first = {"input_ids": ids[:1, :9], "attention_mask": mask[:1, :9]}
+trace = nl.inspect.trace(model, **first)
+for step in trace.steps[:17]:
+    print(f"{step.name:42s} {'×'.join(map(str, step.shape)):>9}   norm {step.norm:8.2f}")
+
+# %% [markdown]
+# Two traces can be compared. It is the fastest way to find a bug: run both programs on one input, and look for the
+# first step that differs. We spoil a single number among 1.6 million.
+
+# %%
+spoiled = copy.deepcopy(model)
+spoiled.params["roberta_prelayernorm.encoder.layer.2.output.dense.weight"][3, 7] += 0.5
+comparison = nl.inspect.compare_traces(trace, nl.inspect.trace(spoiled, **first))
+print(comparison)
+
+# %% [markdown]
 # ## What the head would say
 #
 # The head reads the last state through the final LayerNorm. Since all layers write into the same stream, nothing stops
@@ -217,6 +241,14 @@ explicit = model(input_ids=ids, attention_mask=mask, position_ids=positions)
 assert np.array_equal(explicit.logits, out.logits), "these are the positions that the model counts"
 alone = model(**tokenizer(["The capital of France is <mask>."]))
 assert np.abs(alone.logits[0] - out.logits[0, : alone.logits.shape[1]]).max() < 1e-4, "the other text changes nothing"
+
+sums = [step.name for step in trace if step.name.endswith("residual")]
+assert len(sums) == 8, "two blocks in each of four layers write into the stream"
+written = [trace[name.replace("residual", "output.dense")].value for name in sums]
+last = trace["embeddings.LayerNorm"].value + sum(written)
+assert np.abs(last - trace[sums[-1]].value).max() < 1e-4, "the stream is the sum of what was written"
+assert comparison.first_difference.name == "encoder.layer.2.output.dense"
+assert np.abs(softmax(nl.inspect.logit_lens(model, positions=[at], **first)[:, 0, 0]) - lens).max() < 1e-5
 
 assert np.abs(lens[-1] - softmax(out.logits[0, at])).max() < 1e-6, "after the last layer the lens is the answer"
 assert tokenizer.decode([best[-1, 0]]).strip() == "Paris"
