@@ -28,6 +28,7 @@ _lock = threading.RLock()
 _chosen: str | None = None  # by `use_backend`; None: by the environment
 _kernels: ModuleType | None = None
 _failed = False  # Numba is missing or broken
+_fallen_back: set[tuple[str, str]] = set()  # weight types, and why they are not used: each was told of once
 _done = 0.0  # work done by the reference where Numba might have done it
 _threads: int | None = None
 
@@ -142,6 +143,35 @@ def load_kernels(by_name: bool = True) -> ModuleType | None:
                         stacklevel=2,
                     )
         return _kernels
+
+
+def reduced_kernels(weight_dtype: str) -> ModuleType | None:
+    """The kernels, if they can store weights so; None, with one warning for each cause: weights are float32.
+
+    Whoever asks for fewer bits asks for the kernels: with "auto" they are loaded at once, so that the numbers do not
+    change along the way.
+    """
+    if chosen_backend() == "numpy":
+        reason, remedy = "the backend is 'numpy'", "choose another with use_backend or NPPRELNORM_BACKEND"
+    else:
+        kernels = load_kernels()
+        if kernels is not None and weight_dtype in kernels.supported():
+            return kernels
+        if kernels is None:
+            reason, remedy = "the Numba kernels cannot be used", "`npprelnorm warmup` says why"
+        else:
+            able = ", ".join(map(repr, sorted(kernels.supported())))
+            reason, remedy = "this processor lacks the instruction", f"here there are {able}"
+    with _lock:
+        told = (weight_dtype, reason) in _fallen_back
+        _fallen_back.add((weight_dtype, reason))
+    if not told:
+        warnings.warn(
+            f"weight_dtype {weight_dtype!r} is not used, since {reason}: weights stay float32; {remedy}",
+            BackendWarning,
+            stacklevel=2,
+        )
+    return None
 
 
 def set_threads(count: int | None) -> None:

@@ -13,12 +13,13 @@ from .gradients import Gradients, GradientView
 from .inputs import Inputs
 from .layers import EmbeddingsCache, LayerCache, embeddings, embeddings_backward, layer, layer_backward
 from .ops.activations import tanh, tanh_backward
-from .ops.linear import LinearCache, linear
+from .ops.linear import LinearCache
 from .ops.normalization import LayerNormCache, layer_norm
 from .ops.packed import put_rows, take_rows
 from .outputs import BaseModelOutput
 from .params import View
 from .rows import Layouts, Rows, choose_rows, layouts_of, packed_layouts
+from .stored import affine
 
 
 class Recording(NamedTuple):
@@ -131,10 +132,14 @@ def encoder(
     `read`, (R,) ascending, these rows alone, (R, C).
     """
     if x.dtype == np.float32:
-        kernels = backend.kernels_for(_work(config, bounds))
+        weight_dtype, kernels = p.weight_dtype, None
+        if weight_dtype != "float32":
+            kernels = backend.reduced_kernels(weight_dtype)
+        if kernels is None:
+            weight_dtype, kernels = "float32", backend.kernels_for(_work(config, bounds))
         if kernels is not None:
             threads = backend.threads()
-            weights = kernels.body_weights(p, config, threads)
+            weights = kernels.body_weights(p, config, threads, weight_dtype)
             result: np.ndarray = kernels.encoder(weights, x, bounds, keys, read, threads=threads)
             return result
     layouts = packed_layouts(bounds, keys, read, x.dtype)
@@ -247,7 +252,7 @@ class PoolerCache(NamedTuple):
 
 def pooler(p: View, hidden: np.ndarray) -> tuple[np.ndarray, PoolerCache]:
     """tanh of a linear map of each sequence's first row. (B, C) -> (B, C)."""
-    h, dense_cache = linear(hidden, *p.affine("pooler.dense"))
+    h, dense_cache = affine(hidden, p, "pooler.dense")
     y, activation_cache = tanh(h)
     return y, PoolerCache(dense_cache, activation_cache)
 

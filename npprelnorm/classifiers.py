@@ -153,7 +153,7 @@ class RobertaPreLayerNormForMultipleChoice(BodyModel):
             choices = array.shape[1]
             inputs[name] = array.reshape(array.shape[0] * choices, *array.shape[2:])  # (B * choices, T)
         out, body_cache = self._body(record, reading=first, **inputs)
-        pooled, pooler_cache = pooler(self._view(), out.hidden)
+        pooled, pooler_cache = pooler(self._view(stored=record is None), out.hidden)
         scores, head_cache = linear_head(
             View(self.params), "classifier", pooled, self._dropout(), record.rng if record else None
         )

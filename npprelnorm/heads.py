@@ -30,6 +30,7 @@ from .ops.losses import (
 from .ops.normalization import LayerNormCache, layer_norm
 from .params import View
 from .rows import Reading
+from .stored import affine, stored_linear
 
 IGNORE = -100
 
@@ -63,11 +64,11 @@ def lm_head(p: View, hidden: np.ndarray, config: RobertaPreLayerNormConfig) -> t
     Always the exact gelu, whatever the feed-forward blocks use; save for BERT, which uses theirs.
     """
     names = config.family.lm_head
-    x, dense_cache = linear(hidden, *p.affine(names.dense))
+    x, dense_cache = affine(hidden, p, names.dense)
     x, activation_cache = ACTIVATIONS[names.activation or config.hidden_act][0](x)
     x, norm_cache = layer_norm(x, *p.affine(names.norm), config.layer_norm_eps)
     weight, bias = _lm_decoder(config)
-    logits, decoder_cache = linear(x, p[weight], p[bias])
+    logits, decoder_cache = stored_linear(x, p[weight], p[bias], p.weight_dtype)
     return logits, LMHeadCache(dense_cache, activation_cache, norm_cache, decoder_cache)
 
 

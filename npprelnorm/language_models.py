@@ -65,8 +65,8 @@ class LMModel(BodyModel):
         logits, _ = self._lm_head(rows)
         return logits.reshape(*array.shape[:-1], self.config.vocab_size)
 
-    def _lm_head(self, hidden: np.ndarray) -> tuple[np.ndarray, Any]:
-        return lm_head(View(self.params), hidden, self.config)
+    def _lm_head(self, hidden: np.ndarray, record: Recording | None = None) -> tuple[np.ndarray, Any]:
+        return lm_head(View(self.params, "", "float32" if record else self.weight_dtype), hidden, self.config)
 
     def _lm_head_backward(self, dlogits: np.ndarray, cache: Any, g: Gradients) -> np.ndarray:
         return lm_head_backward(dlogits, cache, GradientView(g), self.config)
@@ -119,7 +119,7 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
         elif packed and labels is not None:
             reading = real_and_labelled(labels)
         out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
-        logits, head_cache = self._lm_head(out.hidden)  # (R, C) -> (R, V)
+        logits, head_cache = self._lm_head(out.hidden, record)  # (R, C) -> (R, V)
         if labelled_only:
             own = np.asarray(labels)
             labels = own[own != IGNORE]
@@ -311,7 +311,7 @@ class RobertaPreLayerNormForCausalLM(LMModel):
 
         out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
         columns = Columns(out.rows, _kept_positions(out.rows.shape[1], logits_to_keep))
-        scores, head_cache = self._lm_head(columns.take(out.hidden))  # (R, C) -> (M, C) -> (M, V)
+        scores, head_cache = self._lm_head(columns.take(out.hidden), record)  # (R, C) -> (M, C) -> (M, V)
         logits = columns.unpack(scores)  # (M, V) -> (B, K, V)
         loss, loss_cache = None, None
         if next_labels is not None:

@@ -24,7 +24,7 @@ from .ops.activations import ACTIVATIONS
 from .ops.attention import Relative
 from .ops.dropout import DropoutCache, dropout, dropout_backward
 from .ops.embedding import EmbeddingCache, embedding, embedding_backward
-from .ops.linear import LinearCache, linear
+from .ops.linear import LinearCache
 from .ops.normalization import LayerNormCache, layer_norm
 from .ops.packed import (
     PackedAttentionCache,
@@ -36,6 +36,7 @@ from .ops.packed import (
 )
 from .params import View
 from .rows import Layout
+from .stored import affine
 
 Rng = np.random.Generator | None
 
@@ -191,9 +192,9 @@ def self_attention(
 ) -> tuple[np.ndarray, AttentionBlockCache]:
     """The tokens that are read look at all of their sequence, and of the key/value cache. u (N, C) -> (R, C)."""
     heads = config.num_attention_heads
-    q, query_cache = linear(take_rows(u, layout.read), *p.affine("self.query"))
-    k, key_cache = linear(u, *p.affine("self.key"))
-    v, value_cache = linear(u, *p.affine("self.value"))
+    q, query_cache = affine(take_rows(u, layout.read), p, "self.query")
+    k, key_cache = affine(u, p, "self.key")
+    v, value_cache = affine(u, p, "self.value")
     if slot is not None:
         # (B*T, C) -> (B, H, T, D) -> (B, H, S, D), S = past + T
         k, v = slot.add(of_sequences(k, layout.tokens, heads), of_sequences(v, layout.tokens, heads))
@@ -201,7 +202,7 @@ def self_attention(
         q, k, v, layout.own, heads,
         head_mask=head_mask, relative=relative, drop=config.attention_probs_dropout_prob, rng=rng,
     )  # fmt: skip
-    y, output_cache = linear(context, *p.affine("output.dense"))
+    y, output_cache = affine(context, p, "output.dense")
     y, dropped = dropout(y, config.hidden_dropout_prob, rng)
     return y, AttentionBlockCache(layout.read, query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
 
@@ -248,19 +249,19 @@ def cross_attention(
     u (R, C), encoder_states (B, S, C) or the keys and values already made of them -> (R, C).
     """
     heads = config.num_attention_heads
-    q, query_cache = linear(u, *p.affine("self.query"))
+    q, query_cache = affine(u, p, "self.query")
     key_cache = value_cache = None
     if slot is not None and slot.cross_key is not None and slot.cross_value is not None:
         k, v = slot.cross_key, slot.cross_value
     else:
         assert encoder_states is not None, "the inputs are checked to hold states or a cache of them"
-        k, key_cache = linear(encoder_states, *p.affine("self.key"))
-        v, value_cache = linear(encoder_states, *p.affine("self.value"))
+        k, key_cache = affine(encoder_states, p, "self.key")
+        v, value_cache = affine(encoder_states, p, "self.value")
         k, v = k.reshape(-1, k.shape[-1]), v.reshape(-1, v.shape[-1])  # (B, S, C) -> (B*S, C)
     context, core = packed_attention(
         q, k, v, layout.cross, heads, head_mask=head_mask, drop=config.attention_probs_dropout_prob, rng=rng
     )
-    y, output_cache = linear(context, *p.affine("output.dense"))
+    y, output_cache = affine(context, p, "output.dense")
     y, dropped = dropout(y, config.hidden_dropout_prob, rng)
     return y, AttentionBlockCache(None, query_cache, key_cache, value_cache, k, v, core, output_cache, dropped)
 
@@ -294,9 +295,9 @@ def feed_forward(
     u: np.ndarray, p: View, config: RobertaPreLayerNormConfig, rng: Rng = None
 ) -> tuple[np.ndarray, FeedForwardCache]:
     """act(u W1^T + b1) W2^T + b2, each token by itself. (N, C) -> (N, F) -> (N, C)."""
-    h, inner_cache = linear(u, *p.affine("intermediate.dense"))
+    h, inner_cache = affine(u, p, "intermediate.dense")
     a, activation_cache = ACTIVATIONS[config.hidden_act][0](h)
-    y, outer_cache = linear(a, *p.affine("output.dense"))
+    y, outer_cache = affine(a, p, "output.dense")
     y, dropped = dropout(y, config.hidden_dropout_prob, rng)
     return y, FeedForwardCache(inner_cache, activation_cache, outer_cache, dropped)
 

@@ -64,9 +64,9 @@ def checked_cotangents(
 class BodyModel(PreTrainedModel):
     """What the model classes share: running the body on checked inputs, and its backward."""
 
-    def _view(self) -> View:
-        """The parameters of the body."""
-        return View(self.params, self.base_prefix)
+    def _view(self, *, stored: bool = False) -> View:
+        """The parameters of the body: with all their bits, or for inference as `weight_dtype` stores them."""
+        return View(self.params, self.base_prefix, self.weight_dtype if stored else "float32")
 
     @abstractmethod
     def __call__(self, input_ids: Any = None, attention_mask: Any = None, **inputs: Any) -> Any:
@@ -108,7 +108,7 @@ class BodyModel(PreTrainedModel):
         if reading is None and packed:
             reading = all_real
         return body(
-            self._view(),
+            self._view(stored=record is None),
             config,
             prepared,
             wanted=None if reading is None else reading(prepared.real),
@@ -354,7 +354,9 @@ class RobertaPreLayerNormModel(BodyModel):
         output = out.named(out.rows.unpack(out.hidden))
         pooler_cache = None
         if self.has_pooler:
-            output.pooler_output, pooler_cache = pooler(self._view(), output.last_hidden_state[:, 0])
+            output.pooler_output, pooler_cache = pooler(
+                self._view(stored=record is None), output.last_hidden_state[:, 0]
+            )
         return output, (body_cache, pooler_cache, out.rows)
 
     def _backward(self, d: Mapping[str, np.ndarray], cache: Any, g: Gradients) -> None:

@@ -17,13 +17,17 @@ Params = dict[str, np.ndarray]
 
 
 class View:
-    """A flat dict of parameters seen from inside one prefix: ``View(params, "pooler.")["dense.weight"]``."""
+    """A flat dict of parameters seen from inside one prefix: ``View(params, "pooler.")["dense.weight"]``.
 
-    __slots__ = ("params", "prefix")
+    `weight_dtype` is how products are to store the weights that they take from it; see `stored.affine`.
+    """
 
-    def __init__(self, params: Mapping[str, np.ndarray], prefix: str = "") -> None:
+    __slots__ = ("params", "prefix", "weight_dtype")
+
+    def __init__(self, params: Mapping[str, np.ndarray], prefix: str = "", weight_dtype: str = "float32") -> None:
         self.params = params
         self.prefix = prefix
+        self.weight_dtype = weight_dtype
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.params[self.prefix + name]
@@ -33,7 +37,7 @@ class View:
 
     def at(self, prefix: str) -> View:
         """The view one step further in."""
-        return View(self.params, self.prefix + prefix)
+        return View(self.params, self.prefix + prefix, self.weight_dtype)
 
     def affine(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Weight and bias of the linear map or LayerNorm called `name`."""

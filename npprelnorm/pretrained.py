@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -11,8 +12,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from .config import RobertaPreLayerNormConfig
-from .errors import CheckpointMismatchError, ConfigError, InputError
+from .errors import BackendWarning, CheckpointMismatchError, ConfigError, InputError
 from .params import BASE_PREFIX, Params, Shapes, body_shapes, initial
+from .stored import checked_weight_dtype
 
 DTYPES = ("float32", "float64")
 
@@ -54,6 +56,8 @@ class PreTrainedModel:
     params : dict of str to numpy.ndarray
         Every parameter by its checkpoint name, exactly what `save_pretrained` writes. Loaded ones may be read-only.
     dtype : numpy.dtype
+    weight_dtype : str
+        How the kernels store the weights of products; see `from_pretrained`.
     """
 
     config_class: ClassVar[type[RobertaPreLayerNormConfig]] = RobertaPreLayerNormConfig
@@ -63,6 +67,7 @@ class PreTrainedModel:
     config: RobertaPreLayerNormConfig
     params: Params
     dtype: np.dtype[np.floating]
+    weight_dtype: str = "float32"
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -160,6 +165,7 @@ class PreTrainedModel:
         *,
         config: RobertaPreLayerNormConfig | None = None,
         dtype: str = "float32",
+        weight_dtype: str = "float32",
         revision: str | None = None,
         local_files_only: bool = False,
         allow_convert_pr: bool = False,
@@ -182,6 +188,14 @@ class PreTrainedModel:
             Used instead of the folder's ``config.json``.
         dtype : {"float32", "float64"}
             Compute type, whatever the file holds.
+        weight_dtype : {"float32", "float16", "bfloat16", "int12"}
+            How the Numba kernels store the weights of linear maps, the vocabulary projection included: rounded, in half
+            the bytes, and widened exactly as they are used ("float16", "bfloat16"), or as whole numbers of 12 bits with
+            a scale for each output channel ("int12"), which they multiply by activations that are rounded likewise, row
+            by row. Everything else is computed in `dtype`; embeddings are looked up exactly. `params` stay what the
+            file holds (mapped, where it holds float32), and are what is saved; gradients are those of `params`, in
+            float32. Where the kernels cannot do it (no Numba, the backend "numpy", float64, a processor without the
+            instruction) a `BackendWarning` says so once, and weights are float32.
         revision : str, optional
             Branch, tag or commit on the hub.
         local_files_only : bool
@@ -214,7 +228,8 @@ class PreTrainedModel:
         """
         from .checkpoint.load import load
 
-        return load(
+        checked_weight_dtype(weight_dtype)
+        model = load(
             cls,
             path,
             config=config,
@@ -228,6 +243,24 @@ class PreTrainedModel:
             rng=np.random.default_rng(rng),
             config_overrides=config_overrides,
         )
+        model._store_weights(weight_dtype)
+        return model
+
+    def _store_weights(self, weight_dtype: str) -> None:
+        """Have products store weights so from now on."""
+        if weight_dtype == "float32":
+            return
+        if self.dtype != np.float32:
+            warnings.warn(
+                f"weight_dtype {weight_dtype!r} is not used, since dtype is {self.dtype.name!r}: weights stay "
+                f"{self.dtype.name}; leave dtype at 'float32'",
+                BackendWarning,
+                stacklevel=3,
+            )
+            return
+        self.weight_dtype = weight_dtype
+        for array in self.params.values():  # so that what was packed of them holds without looking at them again
+            array.flags.writeable = False
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
         """Write ``config.json`` and ``model.safetensors`` (or shards and their index) into a folder.
@@ -299,7 +332,8 @@ class PreTrainedModel:
 
     def __repr__(self) -> str:
         c = self.config
+        stored = "" if self.weight_dtype == "float32" else f", {self.weight_dtype} weights"
         return (
             f"{type(self).__name__}({c.num_hidden_layers} layers x {c.hidden_size}, {c.num_attention_heads} heads, "
-            f"vocabulary {c.vocab_size}, {self.num_parameters():,} parameters, {self.dtype.name})"
+            f"vocabulary {c.vocab_size}, {self.num_parameters():,} parameters, {self.dtype.name}{stored})"
         )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from .body_weights import body_weights
 from .encoder import encoder
+from .linear import linear
 from .self_test import prepare
+from .storage import supported
 
-__all__ = ["body_weights", "encoder", "prepare"]
+__all__ = ["body_weights", "encoder", "linear", "prepare", "supported"]

@@ -13,6 +13,7 @@ from ..params import View
 from .compiling import codes
 from .cpu import WIDTH
 from .gemm import ACTIVATION_CODES
+from .storage import FLOAT32, STORAGES
 from .weights import address, is_constant, packed
 
 # Each layer's part of the table, by place.
@@ -53,6 +54,7 @@ class Weights(NamedTuple):
     eps: float = 0.0
     post_ln: bool = False
     activation: int = 0
+    storage: int = FLOAT32
 
 
 class _Known(NamedTuple):
@@ -62,19 +64,23 @@ class _Known(NamedTuple):
     weights: Weights
 
 
-_known: dict[int, _Known] = {}  # by the identity of one parameter, which takes the entry along when it goes
+# by the identity of one parameter, which takes the entry along when it goes, and by the storage
+_known: dict[tuple[int, int], _Known] = {}
 
 
-def body_weights(p: View, config: RobertaPreLayerNormConfig, threads: int = 1) -> Weights:
-    """The weights of a body: packed, if they are not yet or have changed."""
+def body_weights(
+    p: View, config: RobertaPreLayerNormConfig, threads: int = 1, weight_dtype: str = "float32"
+) -> Weights:
+    """The weights of a body: packed, if they are not yet or have changed; `weight_dtype` is one of `STORAGES`."""
+    storage = STORAGES[weight_dtype]
     first = p["encoder.layer.0.attention.self.query.weight"] if config.num_hidden_layers else None
-    known = _known.get(id(first))
+    key = (id(first), storage)
+    known = _known.get(key)
     if known is not None and all(_is_still(p.params.get(name), parameter) for name, parameter in known.parameters):
         weights = known.weights
     else:
-        names, weights, constant = _tabulate(p, config.num_hidden_layers, config.family.order, threads)
+        names, weights, constant = _tabulate(p, config.num_hidden_layers, config.family.order, threads, storage)
         if constant and first is not None:
-            key = id(first)
 
             def forget(dead: weakref.ref[np.ndarray]) -> None:
                 kept = _known.get(key)
@@ -91,6 +97,7 @@ def body_weights(p: View, config: RobertaPreLayerNormConfig, threads: int = 1) -
         eps=config.layer_norm_eps,
         post_ln=config.family.order.name == POST_LN.name,
         activation=ACTIVATION_CODES[config.hidden_act],
+        storage=storage,
     )
 
 
@@ -98,7 +105,7 @@ def _is_still(parameter: np.ndarray | None, known: weakref.ref[np.ndarray]) -> b
     return parameter is not None and parameter is known() and not parameter.flags.writeable
 
 
-def _tabulate(p: View, layers: int, order: Order, threads: int) -> tuple[list[str], Weights, bool]:
+def _tabulate(p: View, layers: int, order: Order, threads: int, storage: int) -> tuple[list[str], Weights, bool]:
     """The names of all parameters of the layers, their table, and whether what it points to holds for good."""
     names = [p.prefix + name for name in _both("LayerNorm")] if order.has_final_norm else []
     norm = [_plain(p.params[name]) for name in names]
@@ -112,7 +119,7 @@ def _tabulate(p: View, layers: int, order: Order, threads: int) -> tuple[list[st
             if parameter.ndim == 1 and ("LayerNorm" in tail or parameter.size % WIDTH == 0):
                 array = _plain(parameter)
             else:
-                array = packed(parameter, threads)
+                array = packed(parameter, threads, storage if parameter.ndim == 2 else FLOAT32)
             arrays.append(array)
             table[index, place] = address(array)
             constant = constant and is_constant(parameter)

@@ -29,20 +29,22 @@ from .compiling import ONE, THREE, TWO, ZERO, entry, inline, part
 from .cpu import BLOCK_ROWS, WIDTH
 from .gemm import ADD, NOTHING, panels_of
 from .primitives import flags, float_of_bits, floats, integers
+from .reduced import room_size
 from .stages import linear_stage, norm_stage
+from .storage import INT12
 from .team import counters, hand_in, stages_at, take, team, wait
-from .weights import address
+from .weights import address, aligned
 
 # What `run_encoder` is told, by place: addresses and sizes.
 PLAN = (
     "threads", "layers", "rows", "reads", "sequences", "width", "inner", "heads", "activation", "eps", "post_ln",
-    "order", "bounds", "keys", "read", "read_bounds", "weights", "norm_weight", "norm_bias",
-    "x", "u", "qkv", "context", "y", "hidden", "out", "x_read", "u_read", "scratch", "scratch_size", "counters",
+    "storage", "order", "bounds", "keys", "read", "read_bounds", "weights", "norm_weight", "norm_bias",
+    "x", "u", "qkv", "context", "y", "hidden", "out", "x_read", "u_read", "scratch", "scratch_size", "room", "counters",
 )  # fmt: skip
 (
-    THREADS, LAYERS, N, READS, SEQUENCES, C, F, H, ACTIVATION, EPS, POST_LN,
+    THREADS, LAYERS, N, READS, SEQUENCES, C, F, H, ACTIVATION, EPS, POST_LN, STORAGE,
     ORDER, BOUNDS, KEYS, READ, READ_BOUNDS, WEIGHTS, NORM_WEIGHT, NORM_BIAS,
-    X, U, QKV, CONTEXT, Y, HIDDEN, OUT, X_READ, U_READ, SCRATCH, SCRATCH_SIZE, COUNTERS,
+    X, U, QKV, CONTEXT, Y, HIDDEN, OUT, X_READ, U_READ, SCRATCH, SCRATCH_SIZE, ROOM, COUNTERS,
 ) = range(len(PLAN))  # fmt: skip
 PLAN_SIZE = len(PLAN)
 
@@ -126,7 +128,8 @@ def run_encoder(plan_at: int, thread: int) -> None:
     padded = panels_of(width) * WIDTH
     eps = _eps_of(plan)
     weights = integers(plan[WEIGHTS], layers * LAYER)
-    counters = stages_at(plan[COUNTERS], layers * _STAGES_PER_LAYER + _STAGES_BESIDES)
+    kind, room, stages = plan[STORAGE], plan[ROOM], layers * _STAGES_PER_LAYER + _STAGES_BESIDES
+    counters = stages_at(plan[COUNTERS], 2 * stages)  # those in the second half round what products take
     # of each thread's own: key rows, then a strip for `linear_block`, which `attend` uses as well
     own = plan[SCRATCH] + thread * plan[SCRATCH_SIZE]
     key_rows = integers(own, rows)
@@ -147,38 +150,38 @@ def run_encoder(plan_at: int, thread: int) -> None:
             # keys and values of every row; everything else only of those that are read
             linear_stage(
                 counters, stage, threads, u_at, width, rows, layer, K_WEIGHT, K_BIAS,
-                TWO, width, width, plan[QKV] + 4 * padded, 3 * padded, NOTHING, x_at, strip,
+                TWO, width, width, plan[QKV] + 4 * padded, 3 * padded, NOTHING, x_at, strip, kind, stages + stage, room,
             )  # fmt: skip
             gather_stage(counters, stage + 1, plan, x_at, u_at)
             rows, x_at, q_at, ldq = plan[READS], plan[X_READ], plan[Y], width
             u_at = x_at if post_ln else plan[U_READ]
             linear_stage(
                 counters, stage + 2, threads, u_at, width, rows, layer, Q_WEIGHT, Q_BIAS,
-                ONE, width, width, q_at, ldq, NOTHING, x_at, strip,
+                ONE, width, width, q_at, ldq, NOTHING, x_at, strip, kind, stages + stage + 2, room,
             )  # fmt: skip
             query_bounds = integers(plan[READ_BOUNDS], sequences + 1)
             stage += 3
         else:
             linear_stage(
                 counters, stage, threads, u_at, width, rows, layer, Q_WEIGHT, Q_BIAS,
-                THREE, width, width, plan[QKV], 3 * padded, NOTHING, x_at, strip,
+                THREE, width, width, plan[QKV], 3 * padded, NOTHING, x_at, strip, kind, stages + stage, room,
             )  # fmt: skip
             stage += 1
         attention_stage(counters, stage, plan, q_at, ldq, query_bounds, rows, key_rows, strip)
         linear_stage(
             counters, stage + 1, threads, plan[CONTEXT], width, rows, layer, OUT_WEIGHT, OUT_BIAS,
-            ONE, width, width, plan[Y], width, ADD, x_at, strip,
+            ONE, width, width, plan[Y], width, ADD, x_at, strip, kind, stages + stage + 1, room,
         )  # fmt: skip
         # the LayerNorm after the attention in post-LN, and that before the feed-forward block in pre-LN
         norm = NORM1_WEIGHT if post_ln else NORM2_WEIGHT
         norm_stage(counters, stage + 2, threads, x_at, rows, width, layer[norm], layer[norm + 1], eps, u_at)
         linear_stage(
             counters, stage + 3, threads, u_at, width, rows, layer, IN_WEIGHT, IN_BIAS,
-            ONE, width, inner, plan[HIDDEN], inner, plan[ACTIVATION], x_at, strip,
+            ONE, width, inner, plan[HIDDEN], inner, plan[ACTIVATION], x_at, strip, kind, stages + stage + 3, room,
         )  # fmt: skip
         linear_stage(
             counters, stage + 4, threads, plan[HIDDEN], inner, rows, layer, DOWN_WEIGHT, DOWN_BIAS,
-            ONE, inner, width, plan[Y], width, ADD, x_at, strip,
+            ONE, inner, width, plan[Y], width, ADD, x_at, strip, kind, stages + stage + 4, room,
         )  # fmt: skip
         stage += 5
         if post_ln:
@@ -247,8 +250,10 @@ def encoder(
         "x": stream, "out": out, "weights": weights.table, "bounds": bounds,
         "order": np.argsort(-lengths, kind="stable"),
         "qkv": shared, "context": shared[n * 3 * padded :], "hidden": shared,
-        "counters": counters(layers * _STAGES_PER_LAYER + _STAGES_BESIDES),
+        "counters": counters(2 * (layers * _STAGES_PER_LAYER + _STAGES_BESIDES)),
     }  # fmt: skip
+    if weights.storage == INT12:
+        arrays["room"] = aligned(max(room_size(most, width), room_size(most, inner)))
     if weights.norm:
         arrays |= {"norm_weight": weights.norm[0], "norm_bias": weights.norm[1]}
     if keys is not None:
@@ -258,7 +263,7 @@ def encoder(
     sizes = {
         "threads": threads, "layers": layers, "rows": n, "reads": rows, "sequences": len(lengths), "width": width,
         "inner": inner, "heads": weights.heads, "activation": weights.activation, "scratch_size": own,
-        "post_ln": int(weights.post_ln),
+        "post_ln": int(weights.post_ln), "storage": weights.storage,
         "eps": int(np.float32(weights.eps).view(np.int32)),
     }  # fmt: skip
     plan = np.array([sizes[name] if name in sizes else _address(arrays.get(name)) for name in PLAN], np.int64)

@@ -9,7 +9,10 @@ import numpy as np
 from . import vector_math as vm
 from .compiling import ZERO, codes, part, shared
 from .cpu import BLOCK_DEPTH, TILE, WIDTH
+from .integer_tile import LONGEST
 from .primitives import make_tile
+from .reduced import bfloat16_tile, float16_tile, integer_tile
+from .storage import FLOAT16, FLOAT32, INT12
 
 # What is done to a tile while it still lies in the first-level cache.
 NOTHING, GELU, GELU_TANH, QUICK_GELU, RELU, SILU, TANH, ADD = codes(8)
@@ -138,20 +141,23 @@ def copy_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows
 def linear_block(
     a: Any, lda: int, first_row: int, last_row: int, panels: Any, depth: int, bias: Any,
     first_panel: int, last_panel: int, columns: int, c: Any, ldc: int,
-    what: int, out: Any, ldo: int, strip: Any,
+    what: int, out: Any, ldo: int, strip: Any, storage: int, row_scales: int, column_scales: int,
 ) -> None:  # fmt: skip
     """Rows [first_row, last_row) and panels [first_panel, last_panel) of c = a @ panels + bias, then `what`.
 
     All arrays are flat. a (rows, depth) has rows `lda` apart; panels is (panels, depth, WIDTH); bias fills whole
     panels; c and out (rows, columns) have rows `ldc` and `ldo` apart; where `what` is `ADD`, c is added to out.
     `strip` is room for one panel's column of c, (last_row - first_row, WIDTH).
+    The memory of the panels is as `storage` says. For `INT12` that of a is whole numbers too, `lda` and depth
+    count pairs, and scales of rows and columns begin at a[row_scales] and panels[column_scales].
 
-    Each number is the sum over blocks of `BLOCK_DEPTH`, in order, of sums in order of depth: the same whatever the
-    rows and panels that are computed together.
+    Each number is the sum over blocks of `BLOCK_DEPTH` (of `LONGEST` products for `INT12`), in order, of sums in
+    order of depth: the same whatever the rows and panels that are computed together.
     """
     activated = what != NOTHING and what != ADD
-    for begin in range(0, depth, BLOCK_DEPTH):
-        size = min(BLOCK_DEPTH, depth - begin)
+    block_depth = LONGEST // 2 if storage == INT12 else BLOCK_DEPTH
+    for begin in range(0, depth, block_depth):
+        size = min(block_depth, depth - begin)
         last = begin + size == depth
         for panel in range(first_panel, last_panel):
             panel_at = (panel * depth + begin) * WIDTH
@@ -169,10 +175,26 @@ def linear_block(
                 down = (last_row - first_row) * index // tiles
                 rows = (last_row - first_row) * (index + 1) // tiles - down
                 row = first_row + down
-                tile(
-                    a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
-                    to, to_at + down * ldt, ldt, size, rows,
-                )  # fmt: skip
+                if storage == FLOAT32:
+                    tile(
+                        a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                        to, to_at + down * ldt, ldt, size, rows,
+                    )  # fmt: skip
+                elif storage == INT12:
+                    integer_tile(
+                        rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                        to, to_at + down * ldt, ldt, size, a, row_scales + row, panels, column_scales + column,
+                    )  # fmt: skip
+                elif storage == FLOAT16:
+                    float16_tile(
+                        rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                        to, to_at + down * ldt, ldt, size,
+                    )  # fmt: skip
+                else:
+                    bfloat16_tile(
+                        rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                        to, to_at + down * ldt, ldt, size,
+                    )  # fmt: skip
                 if last and what == ADD and not apart:
                     add_rows(out, row * ldo + column, ldo, c, row * ldc + column, ldc, rows, width)
             if last and activated:

@@ -14,15 +14,18 @@ from numba.extending import intrinsic
 
 from .compiling import inline
 from .cpu import Tile
+from .storage import BFLOAT16, FLOAT16, FLOAT32
 
 _WORD, _SINGLE, _INT32 = ir.IntType(64), ir.FloatType(), ir.IntType(32)
+_HALF, _INT16 = ir.HalfType(), ir.IntType(16)
 
 
-def make_tile(shape: Tile, rows: int) -> Callable[..., None]:
+def make_tile(shape: Tile, rows: int, storage: int = FLOAT32) -> Callable[..., None]:
     """A function that computes one tile of a matrix product in registers.
 
     ``tile(a, a_at, lda, panel, panel_at, start, start_at, lds, c, c_at, ldc, depth)`` sets c (rows, WIDTH) to
-    start (rows, WIDTH) + a (rows, depth) @ panel (depth, WIDTH). All are flat float32 arrays and offsets into them.
+    start (rows, WIDTH) + a (rows, depth) @ panel (depth, WIDTH). All are flat float32 arrays and offsets into them;
+    the panel's memory may hold numbers of two bytes instead, which are widened as they are loaded (exactly).
     a, start and c have rows `lda`, `lds` and `ldc` apart (0 where one row, such as a bias, starts them all); the panel
     is contiguous. start may be c. All sums stay in vector registers: each step of depth loads one row of the panel,
     and spreads one number of each row of a over a vector.
@@ -34,9 +37,14 @@ def make_tile(shape: Tile, rows: int) -> Callable[..., None]:
     shape : Tile
     rows : int
         Rows of this tile, at most the shape's: the rest at the lower edge of a matrix has a tile of its own.
+    storage : int
+        Of the panel: `FLOAT32`, `FLOAT16` or `BFLOAT16`; `panel_at` counts such numbers.
     """
     vectors, lanes = shape.vectors, shape.lanes
     vector = ir.VectorType(_SINGLE, lanes)
+    element = {FLOAT32: _SINGLE, FLOAT16: _HALF, BFLOAT16: _INT16}[storage]
+    stored = ir.VectorType(element, lanes)
+    element_bytes = 4 if storage == FLOAT32 else 2
     cells = [(i, j) for i in range(rows) for j in range(vectors)]
 
     def word(value: int) -> Any:
@@ -53,9 +61,20 @@ def make_tile(shape: Tile, rows: int) -> Callable[..., None]:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             lda, lds, ldc, depth = args[2], args[7], args[10], args[11]
 
-            def pointer(index: int) -> Any:
+            def pointer(index: int, kind: Any = _SINGLE) -> Any:
                 data = context.make_array(sig.args[index])(context, builder, args[index]).data
-                return builder.gep(data, [args[index + 1]])
+                return builder.gep(builder.bitcast(data, kind.as_pointer()), [args[index + 1]])
+
+            def panel_row(at: Any, j: int) -> Any:
+                where = builder.gep(panel, [builder.add(at, word(j * lanes))])
+                numbers = builder.load(builder.bitcast(where, stored.as_pointer()), align=element_bytes)
+                if storage == FLOAT16:
+                    return builder.fpext(numbers, vector)
+                if storage == BFLOAT16:  # the upper half of a float32
+                    whole = ir.VectorType(_INT32, lanes)
+                    sixteen = ir.Constant(whole, [16] * lanes)
+                    return builder.bitcast(builder.shl(builder.zext(numbers, whole), sixteen), vector)
+                return numbers
 
             def place(base: Any, leading: Any, i: int, j: int) -> Any:
                 offset = builder.add(builder.mul(leading, word(i)), word(j * lanes))
@@ -74,7 +93,7 @@ def make_tile(shape: Tile, rows: int) -> Callable[..., None]:
                 everywhere = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
                 return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), everywhere)
 
-            a, panel, start, c = pointer(0), pointer(3), pointer(5), pointer(8)
+            a, panel, start, c = pointer(0), pointer(3, element), pointer(5), pointer(8)
             a_rows = [builder.gep(a, [builder.mul(lda, word(i))]) for i in range(rows)]
             zero = ir.Constant(vector, [0.0] * lanes)
             entry = builder.block
@@ -85,7 +104,7 @@ def make_tile(shape: Tile, rows: int) -> Callable[..., None]:
             k = builder.phi(_WORD)
             sums = {cell: builder.phi(vector) for cell in cells}
             row_at = builder.mul(k, word(vectors * lanes))
-            row = [builder.load(place(builder.gep(panel, [row_at]), word(0), 0, j), align=4) for j in range(vectors)]
+            row = [panel_row(row_at, j) for j in range(vectors)]
             following = {}
             for i in range(rows):
                 number = spread(builder.load(builder.gep(a_rows[i], [k]), align=4))
@@ -136,6 +155,16 @@ def bits_of_float(typingctx: Any, number: Any) -> Any:
     return types.int32(types.float32), codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def half_of_float(typingctx: Any, number: Any) -> Any:
+    """The bits of the float16 nearest to a float32 (ties to even; infinity beyond 65504), as an int16."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], _HALF), _INT16)
+
+    return types.int16(types.float32), codegen
+
+
 def _pointer_to(element: Any) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def pointer(typingctx: Any, address: Any) -> Any:
@@ -148,6 +177,7 @@ def _pointer_to(element: Any) -> Any:
 
 
 _floats_at, _integers_at, _bytes_at = (_pointer_to(kind) for kind in (types.float32, types.int64, types.uint8))
+_shorts_at = _pointer_to(types.int16)
 
 
 @inline
@@ -160,6 +190,12 @@ def floats(address: int, count: int) -> Any:
 def integers(address: int, count: int) -> Any:
     """The flat int64 array that lies at an address."""
     return carray(_integers_at(address), (count,))
+
+
+@inline
+def shorts(address: int, count: int) -> Any:
+    """The flat int16 array that lies at an address."""
+    return carray(_shorts_at(address), (count,))
 
 
 @inline

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .compiling import inline, part
+from .compiling import ZERO, inline, part
 from .cpu import BLOCK_ROWS, WIDTH
 from .gemm import ROWS, linear_block, panels_of
 from .normalization import layer_norm_rows
-from .primitives import floats
+from .primitives import floats, shorts
+from .reduced import pairs_of, quantize_row, room_size, stored_size
+from .storage import INT12
 from .team import hand_in, take, wait
 
 # Tasks for each thread of a stage: enough that one who comes late or is held up costs little.
@@ -22,18 +24,43 @@ def _split(whole: int, size: int) -> int:
 
 
 @part
+def quantize_stage(
+    counters: Any, stage: int, threads: int, a_at: int, lda: int, rows: int, depth: int, room_at: int
+) -> None:
+    """Rows of a as whole numbers, and then their scales: what `linear_block` takes for `INT12`."""
+    pairs = pairs_of(depth)
+    a, whole, scales = floats(a_at, rows * lda), shorts(room_at, rows * pairs * 2), floats(room_at, rows * (pairs + 1))
+    tasks = min(rows, _TASKS * threads)
+    task = take(counters, stage)
+    while task < tasks:
+        for row in range(rows * task // tasks, rows * (task + 1) // tasks):
+            scales[rows * pairs + row] = quantize_row(a, row * lda, depth, whole, row * pairs * 2)
+        hand_in(counters, stage)
+        task = take(counters, stage)
+    wait(counters, stage, tasks)
+
+
+@part
 def linear_stage(
     counters: Any, stage: int, threads: int, a_at: int, lda: int, rows: int, weights: Any, weight: int, bias: int,
     parts: int, depth: int, columns: int, c_at: int, ldc: int, what: int, out_at: int, strip: Any,
+    storage: int, first_stage: int, room_at: int,
 ) -> None:  # fmt: skip
     """c = a @ weight + bias, then `what`, by blocks of rows and groups of panels.
 
-    `weight` and `bias` are places in `weights`, of the first of `parts` matrices side by side in c.
+    `weight` and `bias` are places in `weights`, of the first of `parts` matrices side by side in c. Weights of
+    `INT12` take a stage more, `first_stage`, that rounds a into the room (`room_size`).
     """
     if rows == 0:
         return
-    a = floats(a_at, rows * lda)
     panels = panels_of(columns)
+    size = stored_size(storage, panels, depth)
+    a, row_scales, column_scales = floats(a_at, rows * lda), ZERO, ZERO
+    if storage == INT12:
+        quantize_stage(counters, first_stage, threads, a_at, lda, rows, depth, room_at)
+        a = floats(room_at, room_size(rows, depth))
+        depth = lda = pairs_of(depth)
+        row_scales, column_scales = rows * depth, panels * depth * WIDTH
     blocks = _split(rows, BLOCK_ROWS)
     block = _split(_split(rows, blocks), ROWS) * ROWS
     blocks = _split(rows, block)
@@ -45,13 +72,13 @@ def linear_stage(
     while task < tasks:
         group, side = task % groups, task // groups % parts
         first_row = task // (groups * parts) * block
-        packed = floats(weights[weight + side], panels * depth * WIDTH)
+        packed = floats(weights[weight + side], size)
         biases = floats(weights[bias + side], panels * WIDTH)
         c = floats(c_at + 4 * side * panels * WIDTH, rows * ldc)
         linear_block(
             a, lda, first_row, min(rows, first_row + block), packed, depth, biases,
             panels * group // groups, panels * (group + 1) // groups, columns, c, ldc,
-            what, floats(out_at, rows * columns), columns, strip,
+            what, floats(out_at, rows * columns), columns, strip, storage, row_scales, column_scales,
         )  # fmt: skip
         hand_in(counters, stage)
         task = take(counters, stage)

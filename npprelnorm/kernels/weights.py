@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import InputError
 from .compiling import entry
 from .cpu import WIDTH
 from .gemm import pack_panels, panels_of
-from .primitives import bits_of_float, floats, integers
+from .primitives import bits_of_float, floats, integers, shorts
+from .reduced import pack_bfloat16_panel, pack_float16_panel, pack_integer_panel, pairs_of, stored_size
+from .storage import BFLOAT16, FLOAT16, FLOAT32, INT12
 from .team import counters, hand_in, spread, stages_at, take, wait
 
 _ALIGNMENT = 64  # bytes, a cache line
@@ -63,14 +66,23 @@ def release(array: np.ndarray) -> None:
 
 
 @entry
-def run_pack(weight_at: int, rows: int, depth: int, panels_at: int, counters_at: int) -> None:
+def run_pack(weight_at: int, rows: int, depth: int, storage: int, panels_at: int, counters_at: int) -> None:
     """Pack a weight by panels, each a task."""
     panels = panels_of(rows)
-    weight, packed = floats(weight_at, rows * depth), floats(panels_at, panels * depth * WIDTH)
+    size = stored_size(storage, panels, depth)
+    weight, packed, halves = floats(weight_at, rows * depth), floats(panels_at, size), shorts(panels_at, 2 * size)
+    scales = packed[panels * pairs_of(depth) * WIDTH :] if storage == INT12 else packed
     stages = stages_at(counters_at, 1)
     panel = take(stages, 0)
     while panel < panels:
-        pack_panels(weight, rows, depth, panel, panel + 1, packed)
+        if storage == FLOAT32:
+            pack_panels(weight, rows, depth, panel, panel + 1, packed)
+        elif storage == FLOAT16:
+            pack_float16_panel(weight, rows, depth, panel, halves)
+        elif storage == BFLOAT16:
+            pack_bfloat16_panel(weight, rows, depth, panel, halves)
+        else:
+            pack_integer_panel(weight, rows, depth, panel, halves, scales)
         hand_in(stages, 0)
         panel = take(stages, 0)
     wait(stages, 0, panels)
@@ -96,14 +108,29 @@ def run_checksum(words_at: int, count: int, piece: int, sums_at: int, counters_a
 _PIECE = 1 << 18  # numbers that one task of a checksum reads: 1 MiB
 
 
-def pack(weight: np.ndarray, threads: int = 1) -> np.ndarray:
-    """A weight (rows, depth) as panels, flat (panels * depth * WIDTH), the last one filled up with zeros."""
+def pack(weight: np.ndarray, threads: int = 1, storage: int = FLOAT32) -> np.ndarray:
+    """A weight (rows, depth) as panels, flat (panels * depth * WIDTH), the last one filled up with zeros.
+
+    In another storage than `FLOAT32` the array is memory of that (`reduced.stored_size`), whatever its type says.
+
+    Raises
+    ------
+    InputError
+        If the storage is `FLOAT16` and a number is beyond what that can hold.
+    """
     plain = np.require(weight, np.float32, ("C", "A"))
     rows, depth = plain.shape
-    panels = aligned(panels_of(rows) * depth * WIDTH)
+    panels = aligned(stored_size(storage, panels_of(rows), depth))
     shared = counters(1)
-    arguments = (address(plain), rows, depth, address(panels), address(shared))
+    arguments = (address(plain), rows, depth, storage, address(panels), address(shared))
     spread(lambda thread: run_pack(*arguments), plain.size, threads)
+    if storage == FLOAT16 and np.isinf(panels.view(np.float16)).any():
+        largest = np.abs(plain[np.isfinite(plain)]).max(initial=0.0)
+        if largest >= 65520.0:  # what rounds to infinity
+            raise InputError(
+                f"a weight holds a number of magnitude {largest:.6g}, and float16 ends at 65504; use weight_dtype "
+                "'bfloat16' or 'int12'"
+            )
     return panels
 
 
@@ -129,13 +156,13 @@ class _Entry(NamedTuple):
     sums: bytes | None  # None: the parameter cannot change
 
 
-_entries: dict[int, _Entry] = {}
+_entries: dict[tuple[int, int], _Entry] = {}  # by the identity of the parameter, and the storage
 _lock = threading.Lock()
 
 
-def packed(weight: np.ndarray, threads: int = 1) -> np.ndarray:
+def packed(weight: np.ndarray, threads: int = 1, storage: int = FLOAT32) -> np.ndarray:
     """The panels of a parameter (rows, depth), or of a bias (rows,); packed if that was not done or it has changed."""
-    key = id(weight)
+    key = (id(weight), storage)
     entry = _entries.get(key)
     if entry is not None and entry.parameter() is weight and entry.sums is None and not weight.flags.writeable:
         return entry.packed
@@ -144,11 +171,11 @@ def packed(weight: np.ndarray, threads: int = 1) -> np.ndarray:
         entry = _entries.get(key)
         if entry is not None and entry.parameter() is weight and entry.sums == sums:
             return entry.packed
-        panels = filled_up(weight) if weight.ndim == 1 else pack(weight, threads)
+        panels = filled_up(weight) if weight.ndim == 1 else pack(weight, threads, storage)
         if sums is None:
             release(weight)
 
-        def forget(dead: weakref.ref[np.ndarray], key: int = key) -> None:
+        def forget(dead: weakref.ref[np.ndarray], key: tuple[int, int] = key) -> None:
             kept = _entries.get(key)
             if kept is not None and kept.parameter is dead:
                 del _entries[key]

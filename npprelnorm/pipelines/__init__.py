@@ -35,6 +35,7 @@ def pipeline(
     local_files_only: bool = False,
     allow_convert_pr: bool = False,
     dtype: str = "float32",
+    weight_dtype: str = "float32",
     max_batch_tokens: int = MAX_BATCH_TOKENS,
 ) -> Any:
     """Make a function of texts out of a model and its tokenizer.
@@ -57,6 +58,8 @@ def pipeline(
         Whether to take safetensors that the hub's conversion bot offers, where the model itself has none.
     dtype : {"float32", "float64"}
         Compute type of a model that is loaded here.
+    weight_dtype : {"float32", "float16", "bfloat16", "int12"}
+        How the Numba kernels store the weights of a model that is loaded here; see its ``from_pretrained``.
     max_batch_tokens : int
         How many tokens, padding included, go through the model together.
 
@@ -97,5 +100,6 @@ def pipeline(
             local_files_only=local_files_only,
             allow_convert_pr=allow_convert_pr,
             dtype=dtype,
+            weight_dtype=weight_dtype,
         )
     return kind(model, tokenizer, max_batch_tokens=max_batch_tokens, **options)
