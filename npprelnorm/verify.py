@@ -23,6 +23,7 @@ from .checkpoint.model_types import config_class
 from .config import RobertaPreLayerNormConfig
 from .errors import CheckpointError, NpprelnormError
 from .files import read_json
+from .stored import WEIGHT_DTYPES
 
 SLICE_TOLERANCE = 1e-4  # absolute plus relative, as in the tests that published the slices
 LIVE_TOLERANCE = 2e-5  # times the largest value of the tensor, if that is above 1
@@ -51,6 +52,27 @@ class Recorded:
     input_ids: tuple[int, ...]
     logits: tuple[tuple[float, ...], ...]
     last_hidden_state: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What weights in fewer bits change in one tensor, against float32 of the same checkpoint.
+
+    Attributes
+    ----------
+    weight_dtype : str
+    name : str
+        "hidden states" (of real tokens, after the last layer) or an output.
+    largest : float
+        The largest absolute difference.
+    rms : float
+        The root of the mean squared difference, relative to that of the float32 numbers.
+    """
+
+    weight_dtype: str
+    name: str
+    largest: float
+    rms: float
 
 
 # the integration tests of transformers; those of its TensorFlow and Flax ports hold the same values
@@ -138,7 +160,45 @@ def compare_with_transformers(folder: str | os.PathLike[str]) -> tuple[str, list
     return version, _differences(ours, _in_child(folder, class_name, inputs))
 
 
-def _load(folder: Path) -> Any:
+def compare_weight_dtypes(folder: str | os.PathLike[str]) -> list[Rounding]:
+    """Run the checkpoint in `folder` with weights of float32 and of fewer bits, and compare the numbers.
+
+    Returns
+    -------
+    list of Rounding
+        Of every ``weight_dtype`` that can be used here; none where the backend is "numpy" or Numba does not work.
+    """
+    from . import backend
+
+    kernels = None if backend.chosen_backend() == "numpy" else backend.load_kernels(by_name=False)
+    if kernels is None:
+        return []
+    result = []
+    with backend.use_backend("numba"):
+        exact = _outputs(_load(Path(folder)))
+        for weight_dtype in WEIGHT_DTYPES:
+            if weight_dtype != "float32" and weight_dtype in kernels.supported():
+                rounded = _outputs(_load(Path(folder), weight_dtype=weight_dtype))
+                result += [_rounding(weight_dtype, name, rounded[name], exact[name]) for name in exact]
+    return result
+
+
+def _outputs(model: Any) -> dict[str, np.ndarray]:
+    """Hidden states of real tokens, and what the head makes of them."""
+    inputs = example_inputs(model)
+    rows = {name: array.reshape(-1, array.shape[-1]) for name, array in inputs.items()}
+    hidden = model.base(**rows).last_hidden_state[rows["attention_mask"] != 0]
+    out = model(**inputs)
+    return {"hidden states": hidden} | {n: out[n] for n in ("logits", "start_logits", "end_logits") if n in out}
+
+
+def _rounding(weight_dtype: str, name: str, rounded: np.ndarray, exact: np.ndarray) -> Rounding:
+    difference, truth = (array.astype(np.float64) for array in (rounded - exact, exact))
+    rms = float(np.sqrt(np.mean(difference**2) / max(float(np.mean(truth**2)), np.finfo(np.float64).tiny)))
+    return Rounding(weight_dtype, name, float(np.abs(difference).max()), rms)
+
+
+def _load(folder: Path, **options: Any) -> Any:
     """The checkpoint as the class that its config.json names, or as a base model."""
     import npprelnorm
 
@@ -148,7 +208,7 @@ def _load(folder: Path) -> Any:
     name = config.architectures[0]
     if name not in npprelnorm.__all__:
         raise CheckpointError(f"{folder} is of class {name}, which this package does not have")
-    return getattr(npprelnorm, name).from_pretrained(folder)
+    return getattr(npprelnorm, name).from_pretrained(folder, **options)
 
 
 def example_inputs(model: Any) -> dict[str, np.ndarray]:

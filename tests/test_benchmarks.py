@@ -35,7 +35,7 @@ child, command, compare, engines, errors, installed, machine, models, report, ru
     )
 )
 
-NUMPY, NUMBA, TORCH, ONNX, VINO, INT8 = (engine.name for engine in engines.ENGINES)
+NUMPY, NUMBA, TORCH, ONNX, VINO, INT8, *REDUCED = (engine.name for engine in engines.ENGINES)
 OURS = engines.ENGINES[0]
 
 

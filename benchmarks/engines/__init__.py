@@ -54,6 +54,20 @@ TORCH = "torch"
 NUMPY = "npprelnorm (NumPy)"
 NUMBA = "npprelnorm (Numba)"
 
+
+def _stored(name: str, weight_dtype: str) -> Engine:
+    """This package with weights in fewer bits."""
+    return Engine(
+        f"npprelnorm (Numba, {name})",
+        "ours",
+        ("npprelnorm", "numba"),
+        ("fill-mask", "classify"),
+        ours=True,
+        exact=False,
+        environment={"NPPRELNORM_BACKEND": "numba", "BENCHMARK_WEIGHT_DTYPE": weight_dtype},
+    )
+
+
 ENGINES = (
     # another backend of this package is another row, told apart by its environment
     Engine(NUMPY, "ours", ("npprelnorm",), ours=True, environment={"NPPRELNORM_BACKEND": "numpy"}),
@@ -77,6 +91,9 @@ ENGINES = (
         exact=False,
         model="onnx-int8",
     ),
+    _stored("12 bit", "int12"),
+    _stored("float16 weights", "float16"),
+    _stored("bfloat16 weights", "bfloat16"),
 )
 
 

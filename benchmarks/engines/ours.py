@@ -1,7 +1,8 @@
-"""This package; the backend comes from the environment."""
+"""This package; the backend, and how it stores weights, come from the environment."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from .answers import (
 )
 
 
+def _weight_dtype() -> str:
+    return os.environ.get("BENCHMARK_WEIGHT_DTYPE", "float32")
+
+
 def fill_mask(folder: Path, threads: int) -> Run:
     """Texts to candidates, through the pipeline."""
     import npprelnorm as nl
 
-    fill = nl.pipeline("fill-mask", folder)
+    fill = nl.pipeline("fill-mask", folder, weight_dtype=_weight_dtype())
     return lambda texts: from_candidates(fill(texts, top_k=TOP_K))
 
 
@@ -31,7 +36,7 @@ def classify(folder: Path, threads: int) -> Run:
     """Ids to class scores."""
     import npprelnorm as nl
 
-    model = nl.RobertaPreLayerNormForSequenceClassification.from_pretrained(folder)
+    model = nl.RobertaPreLayerNormForSequenceClassification.from_pretrained(folder, weight_dtype=_weight_dtype())
     return classify_by_logits(lambda ids, mask: model(input_ids=ids, attention_mask=mask).logits)
 
 

@@ -43,6 +43,16 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weight_dtype_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weight-dtype``."""
+    parser.add_argument(
+        "--weight-dtype",
+        choices=("float32", "float16", "bfloat16", "int12"),
+        default="float32",
+        help="how the Numba kernels store weights: fewer bits are faster and less exact (default: %(default)s)",
+    )
+
+
 def add_text_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``TEXT ...`` and ``--file``."""
     parser.add_argument("texts", nargs="*", metavar="TEXT", help=what)

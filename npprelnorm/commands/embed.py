@@ -14,6 +14,7 @@ from .common import (
     add_model_argument,
     add_text_arguments,
     add_truncate_argument,
+    add_weight_dtype_argument,
     answers,
     chunks,
     numbers,
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of this command."""
     add_text_arguments(parser, "text to embed")
     add_model_argument(parser)
+    add_weight_dtype_argument(parser)
     add_truncate_argument(parser)
     parser.add_argument(
         "--pooling",
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from ..pipelines import pipeline
 
     say_which_model(args.model)
-    extract = pipeline("feature-extraction", model=args.model)
+    extract = pipeline("feature-extraction", model=args.model, weight_dtype=args.weight_dtype)
     pooling = args.pooling or (extract.sentence.pooling if extract.sentence else "mean")
 
     def call(texts: list[str]) -> Sequence[np.ndarray]:

@@ -10,6 +10,7 @@ from .common import (
     add_model_argument,
     add_text_arguments,
     add_truncate_argument,
+    add_weight_dtype_argument,
     answers,
     chunks,
     positive_int,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of this command."""
     add_text_arguments(parser, "text with at least one <mask>")
     add_model_argument(parser)
+    add_weight_dtype_argument(parser)
     add_truncate_argument(parser)
     parser.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="how many words (default: 5)")
     parser.add_argument("--targets", nargs="+", metavar="WORD", help="score only these words (after TEXT)")
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from ..pipelines import pipeline
 
     say_which_model(args.model)
-    fill = pipeline("fill-mask", model=args.model)
+    fill = pipeline("fill-mask", model=args.model, weight_dtype=args.weight_dtype)
 
     def call(texts: list[str]) -> list[Any]:
         return [

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .common import MODEL_HELP, UsageError, folder_of, positive_int, print_json, printable
+from .common import MODEL_HELP, UsageError, add_weight_dtype_argument, folder_of, positive_int, print_json, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, metavar="PATH_OR_ID", help=f"{MODEL_HELP}, of a causal or an encoder-decoder model"
     )
+    add_weight_dtype_argument(parser)
     parser.add_argument(
         "--max-new-tokens", type=positive_int, metavar="N", help="how many tokens at most (default: 20)"
     )
@@ -85,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
 
     is_pair = _is_pair(args.model)
     tokenizer = Tokenizer.from_pretrained(args.model)
-    model = (EncoderDecoderModel if is_pair else AutoModelForCausalLM).from_pretrained(args.model)
+    model = (EncoderDecoderModel if is_pair else AutoModelForCausalLM).from_pretrained(
+        args.model, weight_dtype=args.weight_dtype
+    )
     asked = {
         "max_new_tokens": args.max_new_tokens,
         "min_new_tokens": args.min_new_tokens,

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import CheckpointFormatError, InputError
 from ..files import parse_json
 from . import embed, fill_mask
-from .common import MODEL_HELP, add_text_arguments, answers, chunks, print_json, printable
+from .common import MODEL_HELP, add_text_arguments, add_weight_dtype_argument, answers, chunks, print_json, printable
 from .predict_tasks import MultipleChoice, QuestionAnswering, Task, TextClassification, TokenClassification
 
 SUMMARY = "use a trained model on new texts"
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         add_text_arguments(subparser, task.what)
         subparser.add_argument("--model", required=True, metavar="PATH_OR_ID", help=f"the trained model: {MODEL_HELP}")
+        add_weight_dtype_argument(subparser)
         task.add_arguments(subparser)
         subparser.add_argument("--json", action="store_true", help="print JSON Lines instead of tables")
         subparser.set_defaults(run=run, task=task, usage=subparser.format_usage)
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     groups = chunks(args)
     from ..pipelines import pipeline
 
-    pipe = pipeline(task.name, model=args.model)
+    pipe = pipeline(task.name, model=args.model, weight_dtype=args.weight_dtype)
     failed = False
     for json_lines, group in _told_apart(groups, args.file is not None):
 

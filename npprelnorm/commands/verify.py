@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from ..errors import NpprelnormError
 from .common import MODEL_HELP, folder_of, print_json, table
 
 if TYPE_CHECKING:
-    from ..verify import Difference
+    from ..verify import Difference, Rounding
 
 SUMMARY = "compare this package's numbers with recorded ones and with transformers"
 DESCRIPTION = """\
@@ -20,6 +21,9 @@ Compare what this package computes with what others compute.
                  transformers hold, at 1e-4
   transformers   any checkpoint, where torch and transformers are installed: both run on the same random ids, and the
                  largest difference is shown for the embeddings, each layer and the outputs
+  weights in fewer bits
+                 where Numba is installed and NPPRELNORM_BACKEND is not numpy: what --weight-dtype float16, bfloat16
+                 and int12 change against float32; nothing is judged
 
 Exit code 1 if a difference is too large, or if there was nothing to compare with."""
 EXAMPLES = """\
@@ -55,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         sys.stderr.write('npprelnorm: not compared with transformers: pip install "npprelnorm[reference]" to do so\n')
+    roundings = verify.compare_weight_dtypes(folder)
     ok = all(difference.ok for differences in reports.values() for difference in differences)
     if args.json:
         print_json(
@@ -73,11 +78,14 @@ def run(args: argparse.Namespace) -> int:
                     ]
                     for name, differences in reports.items()
                 },
+                "weight_dtypes": [dataclasses.asdict(rounding) for rounding in roundings],
             }
         )
     else:
         for name, differences in reports.items():
             sys.stdout.write(_for_people(name, differences))
+        if roundings:
+            sys.stdout.write(_roundings_for_people(roundings))
     if not ok:
         sys.stderr.write("npprelnorm: error: the numbers differ by more than is allowed\n")
     return 0 if ok else 1
@@ -87,3 +95,9 @@ def _for_people(name: str, differences: list[Difference]) -> str:
     rows = [["", "largest difference", "allowed", ""]]
     rows += [[d.name, f"{d.error:.2e}", f"{d.allowed:.2e}", "ok" if d.ok else "TOO LARGE"] for d in differences]
     return f"against {name}\n{table(rows, right=(1, 2))}\n"
+
+
+def _roundings_for_people(roundings: list[Rounding]) -> str:
+    rows = [["weights", "", "largest difference", "rms difference"]]
+    rows += [[r.weight_dtype, r.name, f"{r.largest:.2e}", f"{r.rms:.2e} of the rms"] for r in roundings]
+    return f"weights in fewer bits against float32\n{table(rows, right=(2, 3))}\n"

@@ -84,7 +84,10 @@ def _scales(highest: Any) -> Any:
 
 @part
 def quantize_row(x: Any, at: int, count: int, whole: Any, to: int) -> Any:
-    """Round x[at : at + count] into whole[to : ...], filled up to pairs with a zero; returns the scale."""
+    """Round x[at : at + count] into whole[to : ...]; returns the scale.
+
+    Whatever fills up the last pair of an odd count meets a zero of the packed weight.
+    """
     scale, inverse = _scales(_largest_bits(x, at, count))
     if inverse == np.float32(0.0):
         for i in range(count):
@@ -92,8 +95,6 @@ def quantize_row(x: Any, at: int, count: int, whole: Any, to: int) -> Any:
     else:
         for i in range(count):
             whole[to + i] = _whole(x[at + i], inverse)
-    if count % 2 == 1:
-        whole[to + count] = np.int16(0)
     return scale
 
 

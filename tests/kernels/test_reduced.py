@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from kernel_calls import THREADS, norm_error, random
 from strategies import tiny_config
 
 import npprelnorm as nl
-from npprelnorm import backend
+from npprelnorm import backend, verify
+from npprelnorm.commands import main
 from npprelnorm.errors import BackendWarning, InputError
 from npprelnorm.kernels import storage, weights
 from npprelnorm.kernels.compiling import part
@@ -384,3 +386,45 @@ def test_generation_with_a_cache(folder: Path) -> None:
     # the rows that are rounded are the same, and so are their products; the attention sums in another order, and a
     # number at a tie may be rounded the other way
     np.testing.assert_allclose(rest.logits, whole_logits[:, 4:], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("command", [["verify"], ["verify", "--json"]])
+def test_verify_reports_what_fewer_bits_change(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "transformers_is_installed", lambda: False)
+    with nl.use_backend("numba"):
+        assert main(command) == 0
+    out = capsys.readouterr().out
+    bounds = {"float16": 5e-4, "bfloat16": 4e-3, "int12": 1e-3}
+    if command[-1] == "--json":
+        rows = json.loads(out)["weight_dtypes"]
+        assert [(row["weight_dtype"], row["name"]) for row in rows] == [
+            (weight_dtype, name)
+            for weight_dtype in bounds
+            if weight_dtype in ABLE
+            for name in ("hidden states", "logits")
+        ]
+        for row in rows:
+            assert 0.0 < row["rms"] < bounds[row["weight_dtype"]]
+            assert 0.0 < row["largest"] < 0.2
+    else:
+        assert "weights in fewer bits against float32" in out
+        assert all(weight_dtype in out for weight_dtype in ABLE)
+
+
+def test_verify_leaves_it_out_without_kernels(folder: Path) -> None:
+    with nl.use_backend("numpy"):
+        assert verify.compare_weight_dtypes(folder) == []
+
+
+def test_commands_and_pipelines_hand_the_weight_dtype_on(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {}
+    with nl.use_backend("numba"):
+        for weight_dtype in ("float32", "bfloat16"):
+            assert main(["fill-mask", "The grass is <mask>.", "--json", "--weight-dtype", weight_dtype]) == 0
+            scores[weight_dtype] = json.loads(capsys.readouterr().out)["masks"][0][0]["score"]
+        assert main(["embed", "The grass is green.", "--weight-dtype", "bfloat16"]) == 0
+    assert scores["float32"] != scores["bfloat16"]
+    assert scores["float32"] == pytest.approx(scores["bfloat16"], abs=0.02)
+    assert nl.pipeline("fill-mask", weight_dtype="bfloat16").model.weight_dtype == "bfloat16"
