@@ -169,6 +169,14 @@ def test_half_the_bytes(weight_dtype: str) -> None:
     assert packed.nbytes == weight.nbytes // 2 + scales
 
 
+def test_one_parameter_in_every_storage_at_once() -> None:
+    x, weight, bias = random(1, 3, 50), random(2, 20, 50), random(3, 20)
+    weight.flags.writeable = False
+    for name in ABLE * 2:
+        y, _ = linear(x, weight, bias, weight_dtype=name)
+        assert norm_error(y, exact(x, weight, bias, name)) <= 8 * UNIT
+
+
 def call_tile(tile: Any, arrays: dict[str, np.ndarray], depth: int, integer: bool) -> np.ndarray:
     """c (rows, 20) of one tile whose `a` has rows depth + 1 apart."""
     c = np.full((len(arrays["a"]), 20), 5.0, np.float32)
