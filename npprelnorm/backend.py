@@ -154,7 +154,7 @@ def reduced_kernels(weight_dtype: str) -> ModuleType | None:
     if chosen_backend() == "numpy":
         reason, remedy = "the backend is 'numpy'", "choose another with use_backend or NPPRELNORM_BACKEND"
     else:
-        kernels = load_kernels()
+        kernels = load_kernels(by_name=False)  # what is said below is enough
         if kernels is not None and weight_dtype in kernels.supported():
             return kernels
         if kernels is None:
