@@ -17,6 +17,7 @@ from .language_models import RobertaPreLayerNormForCausalLM
 from .model import RobertaPreLayerNormModel
 from .params import Params, Shapes, initial, linear_shapes
 from .pretrained import compute_dtype
+from .stored import checked_weight_dtype
 
 ENCODER, DECODER, PROJECTION = "encoder.", "decoder.", "enc_to_dec_proj"
 
@@ -29,6 +30,7 @@ class PreTrainedPair:
     config: EncoderDecoderConfig
     params: Params
     dtype: np.dtype[np.floating]
+    weight_dtype: str = "float32"  # of both parts
     generation_config: GenerationSettings
 
     def __init__(
@@ -54,6 +56,7 @@ class PreTrainedPair:
         """The encoder as a model of its own, with the same arrays."""
         part = RobertaPreLayerNormModel.__new__(RobertaPreLayerNormModel)
         part.config, part.params, part.dtype = self.config.encoder, inside(self.params, ENCODER), self.dtype
+        part.weight_dtype = self.weight_dtype
         return part
 
     @property
@@ -61,6 +64,7 @@ class PreTrainedPair:
         """The decoder as a model of its own, with the same arrays."""
         part = RobertaPreLayerNormForCausalLM.__new__(RobertaPreLayerNormForCausalLM)
         part.config, part.params, part.dtype = self.config.decoder, inside(self.params, DECODER), self.dtype
+        part.weight_dtype = self.weight_dtype
         part.generation_config = self.generation_config
         return part
 
@@ -159,6 +163,7 @@ class PreTrainedPair:
         path: str | os.PathLike[str],
         *,
         dtype: str = "float32",
+        weight_dtype: str = "float32",
         revision: str | None = None,
         local_files_only: bool = False,
         allow_convert_pr: bool = False,
@@ -175,7 +180,8 @@ class PreTrainedPair:
         """
         from .checkpoint.load_pair import load_pair
 
-        return load_pair(
+        checked_weight_dtype(weight_dtype)
+        pair = load_pair(
             cls,
             path,
             dtype=compute_dtype(dtype),
@@ -188,6 +194,11 @@ class PreTrainedPair:
             rng=np.random.default_rng(rng),
             config_overrides=config_overrides,
         )
+        encoder, decoder = pair.encoder, pair.decoder
+        encoder._store_weights(weight_dtype)
+        decoder._store_weights(encoder.weight_dtype)  # float32 where that could not be
+        pair.weight_dtype = encoder.weight_dtype
+        return pair
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
         """Write ``config.json``, ``generation_config.json`` and ``model.safetensors`` (or shards) into a folder.

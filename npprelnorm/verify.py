@@ -204,7 +204,7 @@ def _load(folder: Path, **options: Any) -> Any:
 
     config = config_class(folder).from_pretrained(folder)
     if not config.architectures:
-        return npprelnorm.AutoModel.from_pretrained(folder)
+        return npprelnorm.AutoModel.from_pretrained(folder, **options)
     name = config.architectures[0]
     if name not in npprelnorm.__all__:
         raise CheckpointError(f"{folder} is of class {name}, which this package does not have")

@@ -436,3 +436,20 @@ def test_commands_and_pipelines_hand_the_weight_dtype_on(capsys: pytest.CaptureF
     assert scores["float32"] != scores["bfloat16"]
     assert scores["float32"] == pytest.approx(scores["bfloat16"], abs=0.02)
     assert nl.pipeline("fill-mask", weight_dtype="bfloat16").model.weight_dtype == "bfloat16"
+
+
+@needs_int12
+def test_pairs_hand_it_to_both_parts(tmp_path: Path) -> None:
+    config = nl.EncoderDecoderConfig(
+        encoder=tiny_config(hidden_size=48),
+        decoder=tiny_config(hidden_size=48, is_decoder=True, add_cross_attention=True),
+    )
+    nl.EncoderDecoderModel(config, rng=5).save_pretrained(tmp_path)
+    pair = nl.EncoderDecoderModel.from_pretrained(tmp_path, weight_dtype="int12")
+    assert (pair.encoder.weight_dtype, pair.decoder.weight_dtype) == ("int12", "int12")
+    exact_pair = nl.EncoderDecoderModel.from_pretrained(tmp_path)
+    ids = [[5, 6, 7, 2]]
+    with nl.use_backend("numba"):
+        logits = pair(input_ids=ids, decoder_input_ids=ids).logits
+        truth = exact_pair(input_ids=ids, decoder_input_ids=ids).logits
+    assert 1e-6 < rms_error(logits, truth) < 2e-3
