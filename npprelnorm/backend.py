@@ -30,6 +30,9 @@ _kernels: ModuleType | None = None
 _failed = False  # Numba is missing or broken
 _fallen_back: set[tuple[str, str]] = set()  # weight types, and why they are not used: each was told of once
 _done = 0.0  # work done by the reference where Numba might have done it
+_twins: ModuleType | None = None  # the kernels that training uses besides
+_twins_failed = False
+_trained = 0.0  # work of training done by the reference
 _threads: int | None = None
 
 
@@ -106,17 +109,82 @@ def kernels_for(work: float) -> ModuleType | None:
     if _kernels is None and name == "auto":
         with _lock:
             _done += work
-        if _done < LOADING or (_done < COMPILING and not _compiled()):
+        if _done < LOADING or (_done < COMPILING and not _compiled("run_encoder")):
             return None
     return load_kernels(name == "numba")
 
 
-def _compiled() -> bool:
+def count_training(work: float) -> None:
+    """Say that a forward and backward of that many floating-point operations begins.
+
+    With "auto" it decides, as `kernels_for` does for forwards, whether `twins_in_use` has any from now on.
+    """
+    global _trained
+    if _twins is None and not _twins_failed and chosen_backend() == "auto":
+        with _lock:
+            _trained += work
+        if _trained >= COMPILING or (_trained >= LOADING and _compiled("run_adamw")):
+            _load_twins(False)
+
+
+def twins_in_use() -> ModuleType | None:
+    """The kernels' twins of single ops, where they are to compute; None: the reference is to."""
+    name = chosen_backend()
+    if name == "numpy" or _twins_failed:
+        return None
+    return _load_twins(True) if _twins is None and name == "numba" else _twins
+
+
+def settled(work: float) -> use_backend:
+    """A ``with`` block of training in which "auto" means one backend throughout, whatever the process did before.
+
+    So a run that is taken up by another process goes on in the same numbers. The choice of a name is left alone.
+
+    Parameters
+    ----------
+    work : float
+        Floating-point operations of the whole run, the part that is over included.
+    """
+    name = chosen_backend()
+    if name == "auto":
+        name = "numba" if work >= COMPILING and _load_twins(False) is not None else "numpy"
+    return use_backend(name)
+
+
+def _load_twins(by_name: bool) -> ModuleType | None:
+    global _twins, _twins_failed
+    with _lock:
+        if _twins is None and not _twins_failed:
+            if load_kernels(by_name) is None:
+                _twins_failed = True
+                return None
+            try:
+                module = importlib.import_module(".kernels.training", __package__)
+                module.prepare()
+                _twins = module
+            except Exception as error:
+                _twins_failed = True
+                if by_name:
+                    _warn(error, "for training")
+        return _twins
+
+
+def _compiled(kernel: str) -> bool:
     if importlib.util.find_spec("numba") is None:
         return False
     from .kernels.cache_folder import is_compiled
 
-    return is_compiled("run_encoder")
+    return is_compiled(kernel)
+
+
+def _warn(error: Exception, which: str = "") -> None:
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    warnings.warn(
+        f"the Numba kernels {which + ' ' if which else ''}cannot be used ({reason}); NumPy computes instead. "
+        "`pip install numba` installs Numba; use_backend('numpy') avoids this warning",
+        BackendWarning,
+        stacklevel=3,
+    )
 
 
 def load_kernels(by_name: bool = True) -> ModuleType | None:
@@ -135,13 +203,7 @@ def load_kernels(by_name: bool = True) -> ModuleType | None:
             except Exception as error:
                 _failed = True
                 if by_name:
-                    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                    warnings.warn(
-                        f"the Numba kernels cannot be used ({reason}); NumPy computes instead. "
-                        "`pip install numba` installs Numba; use_backend('numpy') avoids this warning",
-                        BackendWarning,
-                        stacklevel=2,
-                    )
+                    _warn(error)
         return _kernels
 
 

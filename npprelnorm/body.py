@@ -12,14 +12,14 @@ from .config import RobertaPreLayerNormConfig
 from .gradients import Gradients, GradientView
 from .inputs import Inputs
 from .layers import EmbeddingsCache, LayerCache, embeddings, embeddings_backward, layer, layer_backward
-from .ops.activations import tanh, tanh_backward
 from .ops.linear import LinearCache
-from .ops.normalization import LayerNormCache, layer_norm
+from .ops.normalization import LayerNormCache
 from .ops.packed import put_rows, take_rows
 from .outputs import BaseModelOutput
 from .params import View
 from .rows import Layouts, Rows, choose_rows, layouts_of, packed_layouts
 from .stored import affine
+from .twins import layer_norm, tanh, tanh_backward
 
 
 class Recording(NamedTuple):
@@ -182,6 +182,8 @@ def body(
     )
     if not (whole or use_cache or record) and inputs.plain:
         return BodyOutput(encoder(p, config, x, rows.bounds, rows.keys, rows.read), rows), None
+    if record is not None and x.dtype == np.float32:
+        backend.count_training(3 * _work(config, rows.bounds))  # the backward's products are two for each of these
     layouts = layouts_of(rows, inputs, None if whole else rows.read, x.dtype)
     batch, tokens = rows.shape
     past = inputs.past

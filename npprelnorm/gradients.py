@@ -10,8 +10,9 @@ import numpy as np
 
 from .errors import InputError
 from .ops.linear import LinearCache, linear_backward_input, linear_backward_weight, sum_rows
-from .ops.normalization import LayerNormCache, layer_norm_backward
+from .ops.normalization import LayerNormCache
 from .params import Params
+from .twins import layer_norm_backward
 
 # gradients of inputs that a caller may ask for besides those of the parameters
 INPUT_GRADIENTS = ("inputs_embeds", "encoder_hidden_states", "head_mask")
@@ -68,6 +69,15 @@ class Gradients:
         if name in self._values:
             self._values[name] = self._values[name] + value
         else:
+            self._values[name] = value
+
+    def so_far(self, name: str) -> np.ndarray | None:
+        """What has been added to a parameter's gradient, None before that: an array that may be changed in place."""
+        return self._values.get(name)
+
+    def replace(self, name: str, value: np.ndarray) -> None:
+        """Put down a gradient in which what was added before is already contained."""
+        if name in self._trainable:
             self._values[name] = value
 
     def add_layer(self, name: str, index: int, layers: int, value: np.ndarray) -> None:
@@ -132,6 +142,14 @@ class GradientView:
     def add(self, name: str, value: np.ndarray) -> None:
         """Add to the gradient of a parameter."""
         self.gradients.add(self.prefix + name, value)
+
+    def so_far(self, name: str) -> np.ndarray | None:
+        """What has been added to the gradient of a parameter; may be changed in place."""
+        return self.gradients.so_far(self.prefix + name)
+
+    def replace(self, name: str, value: np.ndarray) -> None:
+        """Put down the gradient of a parameter that contains what was added before."""
+        self.gradients.replace(self.prefix + name, value)
 
     def linear(self, name: str, dy: np.ndarray, cache: LinearCache) -> np.ndarray:
         """Backward of the linear map called `name`: puts down dweight and dbias, if wanted; returns dx."""

@@ -15,22 +15,20 @@ from .errors import InputError, InputWarning
 from .gradients import GradientView
 from .inputs import as_array, as_floats, as_integers
 from .layers import Rng
-from .ops.activations import ACTIVATIONS, tanh, tanh_backward
 from .ops.dropout import DropoutCache, dropout, dropout_backward
 from .ops.linear import LinearCache, linear, linear_backward_input
 from .ops.losses import (
     CrossEntropyCache,
     binary_cross_entropy,
     binary_cross_entropy_backward,
-    cross_entropy,
-    cross_entropy_backward,
     mean_squared_error,
     mean_squared_error_backward,
 )
-from .ops.normalization import LayerNormCache, layer_norm
+from .ops.normalization import LayerNormCache
 from .params import View
 from .rows import Reading
 from .stored import affine, stored_linear
+from .twins import ACTIVATIONS, cross_entropy, cross_entropy_backward, layer_norm, tanh, tanh_backward
 
 IGNORE = -100
 

@@ -20,12 +20,11 @@ from .cache import LayerSlot
 from .config import RobertaPreLayerNormConfig
 from .family import POST_LN, PRE_LN
 from .gradients import GradientView
-from .ops.activations import ACTIVATIONS
 from .ops.attention import Relative
 from .ops.dropout import DropoutCache, dropout, dropout_backward
-from .ops.embedding import EmbeddingCache, embedding, embedding_backward
+from .ops.embedding import EmbeddingCache, embedding
 from .ops.linear import LinearCache
-from .ops.normalization import LayerNormCache, layer_norm
+from .ops.normalization import LayerNormCache
 from .ops.packed import (
     PackedAttentionCache,
     of_sequences,
@@ -37,6 +36,7 @@ from .ops.packed import (
 from .params import View
 from .rows import Layout
 from .stored import affine
+from .twins import ACTIVATIONS, embedding_backward, layer_norm
 
 Rng = np.random.Generator | None
 
@@ -156,7 +156,7 @@ def embeddings_backward(
         ("token_type_embeddings.weight", cache.token_type, None),
     ):
         if table_cache is not None and g.wants(name):
-            g.add(name, embedding_backward(dx, table_cache, padding))
+            g.replace(name, embedding_backward(dx, table_cache, padding, onto=g.so_far(name)))
     return dx
 
 

@@ -80,3 +80,68 @@ def layer_norm(
     )  # fmt: skip
     spread(lambda thread: run_layer_norm(*arguments), plain.size, threads)
     return y, LayerNormCache(x_hat, inv_std, weight)
+
+
+# Rows of one task of the backward. The sums over rows are taken in these blocks, in order, so that they are the same
+# for any number of threads.
+_SUMMED_ROWS = 32
+
+
+@entry
+def run_layer_norm_backward(
+    dy_at: int, x_hat_at: int, inv_std_at: int, weight_at: int, rows: int, width: int, dx_at: int, partial_at: int,
+    sums_at: int, counters_at: int,
+) -> None:  # fmt: skip
+    """dx by blocks of rows, and each block's part of dweight and dbias, (blocks, 2, width); then their sums."""
+    dy, x_hat, dx = floats(dy_at, rows * width), floats(x_hat_at, rows * width), floats(dx_at, rows * width)
+    inv_std, weight = floats(inv_std_at, rows), floats(weight_at, width)
+    blocks = -(-rows // _SUMMED_ROWS)
+    stages = stages_at(counters_at, 2)
+    task = take(stages, 0)
+    while task < blocks:
+        partial = floats(partial_at + 8 * task * width, 2 * width)
+        partial[:] = np.float32(0.0)
+        for row in range(task * _SUMMED_ROWS, min(rows, (task + 1) * _SUMMED_ROWS)):
+            at = row * width
+            total, along = np.float32(0.0), np.float32(0.0)
+            for i in range(width):
+                g = dy[at + i] * weight[i]
+                total += g
+                along += g * x_hat[at + i]
+            mean, along_mean = total / np.float32(width), along / np.float32(width)
+            inverse = inv_std[row]
+            for i in range(width):
+                g = dy[at + i] * weight[i]
+                dx[at + i] = (g - mean - x_hat[at + i] * along_mean) * inverse
+            for i in range(width):
+                partial[i] += dy[at + i] * x_hat[at + i]
+            for i in range(width):
+                partial[width + i] += dy[at + i]
+        hand_in(stages, 0)
+        task = take(stages, 0)
+    wait(stages, 0, blocks)
+    if take(stages, 1) == 0:
+        partials, sums = floats(partial_at, blocks * 2 * width), floats(sums_at, 2 * width)
+        sums[:] = np.float32(0.0)
+        for block in range(blocks):
+            for i in range(2 * width):
+                sums[i] += partials[block * 2 * width + i]
+        hand_in(stages, 1)
+    wait(stages, 1, 1)
+
+
+def layer_norm_backward(
+    dy: np.ndarray, cache: LayerNormCache, *, threads: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Twin of `ops.normalization.layer_norm_backward`, in float32."""
+    slope, x_hat, inv_std, w = (np.require(array, np.float32, ("C", "A")) for array in (dy, *cache))
+    width = dy.shape[-1]
+    rows = slope.size // width
+    dx, sums, shared = np.empty(dy.shape, np.float32), np.empty((2, width), np.float32), counters(2)
+    partial = np.empty((-(-rows // _SUMMED_ROWS), 2, width), np.float32)
+    arguments = (
+        address(slope), address(x_hat), address(inv_std), address(w), rows, width, address(dx), address(partial),
+        address(sums), address(shared),
+    )  # fmt: skip
+    spread(lambda thread: run_layer_norm_backward(*arguments), slope.size, threads)
+    return dx, sums[0], sums[1]

@@ -104,14 +104,20 @@ def sigmoid(x: Any) -> Any:
 
 
 @inline
-def gelu(x: Any) -> Any:
-    """x * Phi(x) = x/2 * erfc(-x / sqrt 2). The left tail keeps the digits that 1 + erf would cancel."""
+def normal_cumulative(x: Any) -> Any:
+    """Phi(x) = erfc(-x / sqrt 2) / 2. The left tail keeps the digits that 1 + erf would cancel."""
     z = x * F(math.sqrt(0.5))
     a = abs(z)
     complement = _complement(a)  # of |z|
     inside = _ONE + _centre(_ONE if z > _ONE else (-_ONE if z < -_ONE else z))
     outside = complement if z < _ZERO else _TWO - complement
-    return _HALF * x * (outside if a > _ONE else inside)
+    return _HALF * (outside if a > _ONE else inside)
+
+
+@inline
+def gelu(x: Any) -> Any:
+    """x * Phi(x)."""
+    return x * normal_cumulative(x)
 
 
 @inline

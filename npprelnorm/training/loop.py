@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .. import backend
 from ..errors import InputError, TrainingError
 from ..files import write_text
 from ..gradients import frozen_names
@@ -140,7 +141,7 @@ class Trainer:
             If the folder holds a run of another model or with other settings.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with state.alone(self.folder):
+        with state.alone(self.folder), backend.settled(self._work()):
             self._resume()
             while self.progress.step < self.total and not self.progress.finished:
                 self._advance()
@@ -149,6 +150,15 @@ class Trainer:
                 kept = type(self.model).from_pretrained(best, dtype=self.model.dtype.name)
                 self.model.params = {name: value.copy() for name, value in kept.params.items()}
         return self.progress
+
+    def _work(self) -> float:
+        """Floating-point operations of the whole run: 2 in the forward and 4 in the backward for each weight and token.
+
+        The embeddings do not count: a lookup is no work, and of the vocabulary's scores only labelled tokens have some.
+        """
+        weights = sum(value.size for name, value in self.model.params.items() if ".layer." in name)
+        rows = self.total * self.settings.batch_size * self.settings.accumulate
+        return 6.0 * weights * rows * float(np.mean(self.data.lengths))
 
     def _advance(self) -> None:
         """One step, and what is due after it."""

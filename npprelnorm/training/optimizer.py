@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..params import Params
+from ..twins import either
 
 
 def decays(name: str) -> bool:
@@ -34,6 +35,35 @@ def clip_by_global_norm(grads: Params, max_norm: float) -> float:
         for gradient in grads.values():
             gradient *= factor
     return norm
+
+
+@either
+def adamw(
+    p: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    gradient: np.ndarray,
+    *,
+    decay: float,
+    betas: tuple[float, float],
+    correction: float,
+    eps: float,
+    step_size: float,
+) -> None:
+    """One parameter's step, which changes it and the two means in place. arXiv:1711.05101, algorithm 2.
+
+    p decay - step_size * mean / (sqrt(square) / correction + eps); `step_size` and `correction`, which undo that both
+    means began as 0, are numbers of the step.
+    """
+    beta1, beta2 = betas
+    p *= decay
+    mean += (gradient - mean) * (1.0 - beta1)
+    square *= beta2
+    square += gradient * gradient * (1.0 - beta2)
+    denominator = np.sqrt(square)
+    denominator /= correction
+    denominator += eps
+    p -= mean / denominator * step_size
 
 
 class AdamW:
@@ -79,16 +109,18 @@ class AdamW:
         step_size = learning_rate / (1.0 - beta1**self.steps)
         correction = math.sqrt(1.0 - beta2**self.steps)
         for name, gradient in grads.items():
-            p, m, v = params[name], self.mean[name], self.square[name]
-            if self.weight_decay and decays(name):
-                p *= 1.0 - learning_rate * self.weight_decay
-            m += (gradient - m) * (1.0 - beta1)
-            v *= beta2
-            v += gradient * gradient * (1.0 - beta2)
-            denominator = np.sqrt(v)
-            denominator /= correction
-            denominator += self.eps
-            p -= m / denominator * step_size
+            shrinks = self.weight_decay and decays(name)
+            adamw(
+                params[name],
+                self.mean[name],
+                self.square[name],
+                gradient,
+                decay=1.0 - learning_rate * self.weight_decay if shrinks else 1.0,
+                betas=self.betas,
+                correction=correction,
+                eps=self.eps,
+                step_size=step_size,
+            )
 
     def state(self) -> Params:
         """Both means by name, for a checkpoint; `steps` goes beside them."""

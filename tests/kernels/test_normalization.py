@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import THREADS, locked, norm_error, random
 
-from npprelnorm.kernels import elementwise, linear, normalization
-from npprelnorm.ops import activations, attention
+from npprelnorm.kernels import elementwise, linear, normalization, training
+from npprelnorm.ops import activations, attention, embedding, losses
 from npprelnorm.ops import linear as ops_linear
 from npprelnorm.ops import normalization as ops_normalization
+from npprelnorm.training import optimizer
 
 threads = st.sampled_from(THREADS)
 
@@ -86,13 +87,19 @@ TWINS = [
     (elementwise.softmax, attention.softmax),
     (normalization.layer_norm, ops_normalization.layer_norm),
     (linear.linear, ops_linear.linear),
+    *((getattr(training, name), getattr(activations, name)) for name in dir(activations) if name.endswith("_backward")),
+    (training.layer_norm_backward, ops_normalization.layer_norm_backward),
+    (training.cross_entropy, losses.cross_entropy),
+    (training.cross_entropy_backward, losses.cross_entropy_backward),
+    (training.embedding_backward, embedding.embedding_backward),
+    (training.adamw, optimizer.adamw),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("twin", "reference"), TWINS, ids=lambda f: f.__name__)
 def test_twins_take_what_the_reference_takes(twin: Callable[..., Any], reference: Callable[..., Any]) -> None:
-    ours, theirs = inspect.signature(twin), inspect.signature(reference)
-    shared = [p for p in ours.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    ours, theirs = inspect.signature(twin), inspect.signature(inspect.unwrap(reference))
+    shared = [p for p in ours.parameters.values() if p.name in theirs.parameters or p.kind is not p.KEYWORD_ONLY]
     assert [(p.name, p.annotation) for p in shared] == [(p.name, p.annotation) for p in theirs.parameters.values()]
     assert ours.return_annotation == theirs.return_annotation
     assert twin.__name__ == reference.__name__

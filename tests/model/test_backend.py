@@ -15,7 +15,10 @@ from npprelnorm.errors import BackendWarning, InputError
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process whose environment says nothing."""
-    for name, value in {"_chosen": None, "_kernels": None, "_failed": False, "_done": 0.0, "_threads": None}.items():
+    for name, value in {
+        "_chosen": None, "_kernels": None, "_failed": False, "_done": 0.0, "_threads": None,
+        "_twins": None, "_twins_failed": False, "_trained": 0.0,
+    }.items():  # fmt: skip
         monkeypatch.setattr(backend, name, value)
     for name in ("NPPRELNORM_BACKEND", "NPPRELNORM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
@@ -63,7 +66,7 @@ def test_auto_changes_over_when_the_reference_has_done_as_much(
     monkeypatch: pytest.MonkeyPatch, compiled: bool, price: float
 ) -> None:
     stand_in(monkeypatch)
-    monkeypatch.setattr(backend, "_compiled", lambda: compiled)
+    monkeypatch.setattr(backend, "_compiled", lambda kernel: compiled)
     assert backend.kernels_for(0.4 * price) is None
     assert backend.kernels_for(0.4 * price) is None
     assert backend.kernels_for(0.4 * price) is KERNELS
@@ -88,6 +91,65 @@ def test_what_cannot_run_is_said_once_and_by_name_only(monkeypatch: pytest.Monke
         with pytest.warns(BackendWarning, match=r"cannot be used \(RuntimeError: no code for this\); NumPy computes"):
             assert backend.kernels_for(1.0) is None
         assert backend.kernels_for(1.0) is None
+
+
+def test_twins_by_name_at_once_and_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    with nl.use_backend("numpy"):
+        backend.count_training(1e18)
+        assert backend.twins_in_use() is None
+    assert backend.twins_in_use() is None
+    with nl.use_backend("numba"):
+        assert backend.twins_in_use() is KERNELS
+    assert backend.twins_in_use() is KERNELS
+    with nl.use_backend("numpy"):
+        assert backend.twins_in_use() is None
+
+
+@pytest.mark.parametrize(("compiled", "price"), [(True, backend.LOADING), (False, backend.COMPILING)])
+def test_auto_takes_twins_when_training_has_done_as_much(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, price: float
+) -> None:
+    stand_in(monkeypatch)
+    monkeypatch.setattr(backend, "_compiled", lambda kernel: compiled)
+    for _ in range(2):
+        backend.count_training(0.4 * price)
+        assert backend.twins_in_use() is None
+    backend.count_training(0.4 * price)
+    assert backend.twins_in_use() is KERNELS
+
+
+def test_twins_that_cannot_run_are_named_once_and_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, package: str) -> Any:
+        return KERNELS if name == ".kernels" else SimpleNamespace(prepare=broken)
+
+    monkeypatch.setattr(backend.importlib, "import_module", load)
+    with nl.use_backend("numba"):
+        with pytest.warns(BackendWarning, match="kernels for training cannot be used"):
+            assert backend.twins_in_use() is None
+        assert backend.twins_in_use() is None
+        assert backend.kernels_for(1.0) is KERNELS
+
+
+def test_a_run_settles_for_one_backend_whatever_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    monkeypatch.setattr(backend, "_compiled", lambda kernel: True)
+    for before in (0.0, 1e18):
+        backend.count_training(before)
+        with backend.settled(0.9 * backend.COMPILING):
+            assert backend.chosen_backend() == "numpy"
+        with backend.settled(backend.COMPILING):
+            assert backend.chosen_backend() == "numba"
+        assert backend.chosen_backend() == "auto"
+    for name in ("numpy", "numba"):
+        with nl.use_backend(name), backend.settled(1.0):
+            assert backend.chosen_backend() == name
+
+
+def test_a_run_settles_for_the_reference_where_numba_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, SimpleNamespace(prepare=broken))
+    with backend.settled(1e18):
+        assert backend.chosen_backend() == "numpy"
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
