@@ -414,8 +414,9 @@ def test_verify_reports_what_fewer_bits_change(
             for name in ("hidden states", "logits")
         ]
         for row in rows:
-            assert 0.0 < row["rms"] < bounds[row["weight_dtype"]]
-            assert 0.0 < row["largest"] < 0.2
+            assert row["rms"] < bounds[row["weight_dtype"]]
+            # the embedded model's file holds float16 numbers, to which rounding to float16 does nothing
+            assert (row["largest"] > 0.0) == (row["rms"] > 0.0) == (row["weight_dtype"] != "float16")
     else:
         assert "weights in fewer bits against float32" in out
         assert all(weight_dtype in out for weight_dtype in ABLE)
