@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import THREADS, locked, norm_error, random
 
-from npprelnorm.kernels import elementwise, linear, normalization, training
+from npprelnorm.kernels import elementwise, normalization, training
+from npprelnorm.kernels import linear as kernel_linear
 from npprelnorm.ops import activations, attention, embedding, losses
 from npprelnorm.ops import linear as ops_linear
 from npprelnorm.ops import normalization as ops_normalization
@@ -86,7 +87,7 @@ TWINS = [
       ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "tanh")),
     (elementwise.softmax, attention.softmax),
     (normalization.layer_norm, ops_normalization.layer_norm),
-    (linear.linear, ops_linear.linear),
+    (kernel_linear, ops_linear.linear),
     *((getattr(training, name), getattr(activations, name)) for name in dir(activations) if name.endswith("_backward")),
     (training.layer_norm_backward, ops_normalization.layer_norm_backward),
     (training.cross_entropy, losses.cross_entropy),

@@ -362,6 +362,7 @@ def test_broken_numba_falls_back_to_numpy(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(backend, "_fallen_back", set())
     monkeypatch.setattr(backend, "_kernels", None)
     monkeypatch.setattr(backend, "_failed", True)
+    monkeypatch.setattr(backend, "_twins", None)  # which an earlier test may have loaded
     model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(folder, weight_dtype="bfloat16")
     with nl.use_backend("auto"), pytest.warns(BackendWarning, match="kernels cannot be used: weights stay") as caught:
         logits = model(WHOLE).logits

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from spy_array import keep_watching, watched
 from strategies import HEADS, configs, main_result, random_ids, random_model, required_arguments, seeds, tiny_config
 
-from npprelnorm import body, heads, layers
+from npprelnorm import heads, stored
 from npprelnorm.errors import InputError
 
 pytestmark = [
@@ -294,7 +294,7 @@ class Count:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: dict[tuple[int, ...], list[int]] = {}
-        for module in (layers, heads, body):
+        for module in (stored, heads):
             monkeypatch.setattr(module, "linear", self.counting(module.linear))
 
     def counting(self, linear: Any) -> Any:
