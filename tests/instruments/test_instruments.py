@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import math
-import pkgutil
 import sys
 from typing import Any
 
@@ -31,14 +28,6 @@ import npprelnorm as nl
 from npprelnorm.errors import InputError
 
 look = nl.inspect
-
-
-@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(look.__path__)])
-def test_examples_in_docstrings(name: str) -> None:
-    if name == "plots":
-        pytest.importorskip("matplotlib", reason="the plot extra is not installed")
-    module = importlib.import_module(f"npprelnorm.inspect.{name}")
-    assert doctest.testmod(module).failed == 0
 
 
 def test_every_public_function_has_an_example() -> None:
