@@ -21,6 +21,7 @@ from ..errors import InputError
 from .recorded import require_model
 
 _OPS = str(Path(ops.__file__).parent)
+_KERNELS = str(Path(ops.__file__).parents[1] / "kernels")  # not imported here: that would load Numba
 
 
 def forward_flops(model: Any, *, batch: int, tokens: int, encoder_tokens: int = 0) -> dict[str, int]:
@@ -112,9 +113,10 @@ class OpTime(NamedTuple):
     ----------
     name : str
         The parameters that it uses, without the model's prefix (``encoder.layer.0.attention.self.query``); for an op
-        without parameters the module around it (``encoder.layer.0.attention.self``).
+        without parameters the module around it (``encoder.layer.0.attention.self``); for a compiled kernel, which
+        may run all layers at once, ``kernels``.
     op : str
-        The function of `npprelnorm.ops`.
+        The function of `npprelnorm.ops` or `npprelnorm.kernels`.
     calls : int
     seconds : float
         Of all these calls together.
@@ -158,6 +160,8 @@ def profile_forward(model: Any, *, repeats: int = 5, **inputs: Any) -> ForwardPr
 
     The ops are left as they are: the interpreter itself reports when one of their functions is entered and left
     (``sys.setprofile``). That costs about a microsecond a call, so the times of very small models are a little high.
+    Where the Numba backend runs the whole encoder in one kernel, that is one op; the layers show within
+    ``with npprelnorm.use_backend("numpy")``.
 
     Parameters
     ----------
@@ -222,8 +226,9 @@ class _OpTimer:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if self._frame is None:
-            if event == "call" and frame.f_code.co_filename.startswith(_OPS):
-                self._key = (self._name(frame), frame.f_code.co_name)
+            code = frame.f_code
+            if event == "call" and code.co_filename.startswith((_OPS, _KERNELS)):
+                self._key = ("kernels" if code.co_filename.startswith(_KERNELS) else self._name(frame), code.co_name)
                 self._frame = frame
                 self._start = time.perf_counter()
         elif frame is self._frame and event == "return":

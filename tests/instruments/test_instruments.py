@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -288,6 +290,21 @@ def test_profile_times_every_op_where_it_happens(head: str) -> None:
     assert sum(profile.by_op().values()) == pytest.approx(profile.seconds - profile.other)
     assert profile.other > 0
     assert list(profile.by_op().values()) == sorted(profile.by_op().values(), reverse=True)
+
+
+def test_profile_counts_a_kernel_as_one_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the kernels, in a file where the real ones are: they need Numba, and a while to compile."""
+    names: dict[str, Any] = {}
+    source = "def body_weights(*of): return of\ndef encoder(weights, x, bounds, keys, read, threads): return x + 1\n"
+    file = Path(nl.__file__).parent / "kernels" / "encoder.py"
+    exec(compile(source, str(file), "exec"), names)
+    monkeypatch.setattr("npprelnorm.backend.kernels_for", lambda work: SimpleNamespace(**names))
+    config = tiny_config()
+    model, ids = random_model("ForMaskedLM", config, 0, "float32"), random_ids(config, (2, 5), 1)
+    places = {(row.name, row.op): row.calls for row in look.profile_forward(model, input_ids=ids, repeats=1).ops}
+    assert places["kernels", "encoder"] == places["kernels", "body_weights"] == 1
+    assert places["lm_head.decoder", "linear"] == places["embeddings.LayerNorm", "layer_norm"] == 1
+    assert not any(name.startswith("encoder.") for name, _ in places)
 
 
 def test_profile_leaves_the_interpreter_and_the_model_as_they_were() -> None:
