@@ -132,11 +132,11 @@ for step in trace.steps[:17]:
 
 # %% [markdown]
 # Two traces can be compared. It is the fastest way to find a bug: run both programs on one input, and look for the
-# first step that differs. We spoil a single number among 1.6 million.
+# first step that differs. We spoil a single number among 1.6 million, a bias.
 
 # %%
 spoiled = copy.deepcopy(model)
-spoiled.params["roberta_prelayernorm.encoder.layer.2.output.dense.weight"][3, 7] += 0.5
+spoiled.params["roberta_prelayernorm.encoder.layer.2.output.dense.bias"][3] += 0.5
 comparison = nl.inspect.compare_traces(trace, nl.inspect.trace(spoiled, **first))
 print(comparison)
 
