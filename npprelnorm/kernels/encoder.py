@@ -40,11 +40,12 @@ PLAN = (
     "threads", "layers", "rows", "reads", "sequences", "width", "inner", "heads", "activation", "eps", "post_ln",
     "storage", "order", "bounds", "keys", "read", "read_bounds", "weights", "norm_weight", "norm_bias",
     "x", "u", "qkv", "context", "y", "hidden", "out", "x_read", "u_read", "scratch", "scratch_size", "room", "counters",
+    "hidden_stride",
 )  # fmt: skip
 (
     THREADS, LAYERS, N, READS, SEQUENCES, C, F, H, ACTIVATION, EPS, POST_LN, STORAGE,
     ORDER, BOUNDS, KEYS, READ, READ_BOUNDS, WEIGHTS, NORM_WEIGHT, NORM_BIAS,
-    X, U, QKV, CONTEXT, Y, HIDDEN, OUT, X_READ, U_READ, SCRATCH, SCRATCH_SIZE, ROOM, COUNTERS,
+    X, U, QKV, CONTEXT, Y, HIDDEN, OUT, X_READ, U_READ, SCRATCH, SCRATCH_SIZE, ROOM, COUNTERS, HIDDEN_STRIDE,
 ) = range(len(PLAN))  # fmt: skip
 PLAN_SIZE = len(PLAN)
 
@@ -177,10 +178,11 @@ def run_encoder(plan_at: int, thread: int) -> None:
         norm_stage(counters, stage + 2, threads, x_at, rows, width, layer[norm], layer[norm + 1], eps, u_at)
         linear_stage(
             counters, stage + 3, threads, u_at, width, rows, layer, IN_WEIGHT, IN_BIAS,
-            ONE, width, inner, plan[HIDDEN], inner, plan[ACTIVATION], x_at, strip, kind, stages + stage + 3, room,
+            ONE, width, inner, plan[HIDDEN], plan[HIDDEN_STRIDE], plan[ACTIVATION], x_at, strip, kind,
+            stages + stage + 3, room,
         )  # fmt: skip
         linear_stage(
-            counters, stage + 4, threads, plan[HIDDEN], inner, rows, layer, DOWN_WEIGHT, DOWN_BIAS,
+            counters, stage + 4, threads, plan[HIDDEN], plan[HIDDEN_STRIDE], rows, layer, DOWN_WEIGHT, DOWN_BIAS,
             ONE, inner, width, plan[Y], width, ADD, x_at, strip, kind, stages + stage + 4, room,
         )  # fmt: skip
         stage += 5
@@ -245,7 +247,9 @@ def encoder(
     }  # fmt: skip
     buffers = {name: np.empty(shape, np.float32) for name, shape in room.items() if read is not None or "_" not in name}
     # the feed-forward block's hidden rows take the place of the attention's, which are over by then
-    shared = np.empty(max(n * 3 * padded + most * width, most * inner), np.float32)
+    # a tile's rows a multiple of 4 KiB apart would all compete for the same few places of the first-level cache
+    stride = inner + (WIDTH if inner * 4 % 1024 == 0 else 0)
+    shared = np.empty(max(n * 3 * padded + most * width, most * stride), np.float32)
     arrays = buffers | {
         "x": stream, "out": out, "weights": weights.table, "bounds": bounds,
         "order": np.argsort(-lengths, kind="stable"),
@@ -264,6 +268,7 @@ def encoder(
         "threads": threads, "layers": layers, "rows": n, "reads": rows, "sequences": len(lengths), "width": width,
         "inner": inner, "heads": weights.heads, "activation": weights.activation, "scratch_size": own,
         "post_ln": int(weights.post_ln), "storage": weights.storage,
+        "hidden_stride": stride,
         "eps": int(np.float32(weights.eps).view(np.int32)),
     }  # fmt: skip
     plan = np.array([sizes[name] if name in sizes else _address(arrays.get(name)) for name in PLAN], np.int64)
