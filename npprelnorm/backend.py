@@ -124,7 +124,7 @@ def count_training(work: float) -> None:
         with _lock:
             _trained += work
         if _trained >= COMPILING or (_trained >= LOADING and _compiled("run_adamw")):
-            _load_twins(False)
+            load_twins(False)
 
 
 def twins_in_use() -> ModuleType | None:
@@ -132,7 +132,7 @@ def twins_in_use() -> ModuleType | None:
     name = chosen_backend()
     if name == "numpy" or _twins_failed:
         return None
-    return _load_twins(True) if _twins is None and name == "numba" else _twins
+    return load_twins(True) if _twins is None and name == "numba" else _twins
 
 
 def settled(work: float) -> use_backend:
@@ -147,11 +147,12 @@ def settled(work: float) -> use_backend:
     """
     name = chosen_backend()
     if name == "auto":
-        name = "numba" if work >= COMPILING and _load_twins(False) is not None else "numpy"
+        name = "numba" if work >= COMPILING and load_twins(False) is not None else "numpy"
     return use_backend(name)
 
 
-def _load_twins(by_name: bool) -> ModuleType | None:
+def load_twins(by_name: bool = True) -> ModuleType | None:
+    """The kernels' twins of single ops, compiled and tried out, as `load_kernels` does with the rest."""
     global _twins, _twins_failed
     with _lock:
         if _twins is None and not _twins_failed:

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import backend
 from .ops import activations, embedding, losses, normalization
+from .ops import adamw as optimizer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,6 +41,7 @@ layer_norm_backward = either(normalization.layer_norm_backward)
 embedding_backward = either(embedding.embedding_backward)
 cross_entropy = either(losses.cross_entropy)
 cross_entropy_backward = either(losses.cross_entropy_backward)
+adamw = either(optimizer.adamw)
 tanh = either(activations.tanh)
 tanh_backward = either(activations.tanh_backward)
 ACTIVATIONS = {name: (either(f), either(f_backward)) for name, (f, f_backward) in activations.ACTIVATIONS.items()}

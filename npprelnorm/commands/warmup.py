@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("error", BackendWarning)  # here they are what was asked about
         try:
-            kernels = backend.load_kernels()
+            kernels = backend.load_kernels() and backend.load_twins()
         except BackendWarning as warning:
             raise NpprelnormError(str(warning)) from None
     if kernels is None:

@@ -1,4 +1,4 @@
-"""Twin of `training.optimizer.adamw`: each number of the parameter and its means is read and written once."""
+"""Twin of `ops.adamw.adamw`: each number of the parameter and its means is read and written once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def adamw(
     step_size: float,
     threads: int = 1,
 ) -> None:
-    """Twin of `training.optimizer.adamw`, in float32."""
+    """Twin of `ops.adamw.adamw`, in float32."""
     changed = tuple(np.require(array, np.float32, ("C", "A", "W")) for array in (p, mean, square))
     slope, shared = np.require(gradient, np.float32, ("C", "A")), counters(1)
     factors = np.array([decay, 1.0 - betas[0], betas[1], 1.0 - betas[1], correction, eps, step_size], np.float32)

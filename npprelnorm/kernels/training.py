@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
-from ..ops import activations as ops_activations
-from ..ops import losses as ops_losses
-from ..ops import normalization as ops_normalization
+from ..ops import activations, embedding, losses, normalization
+from ..ops import adamw as optimizer
+from ..ops.embedding import EmbeddingCache
 from .adamw import adamw
 from .elementwise import (
     gelu,
@@ -60,26 +61,41 @@ def prepare() -> None:
         If the numbers differ by more than rounding.
     """
     rng = np.random.default_rng(0)
-    x, dy = rng.standard_normal((5, 20), np.float32), rng.standard_normal((5, 20), np.float32)
-    weight, bias = rng.standard_normal((2, 20), np.float32)
-    labels, dloss = np.array([3, -100, 0, 19, 7]), 2.0
-
-    def through(norm: Any, norm_backward: Any, gelu: Any, gelu_backward: Any, entropy: Any, entropy_backward: Any,
-                dtype: str) -> list[np.ndarray]:  # fmt: skip
-        a, d, w, b = (np.asarray(array, dtype) for array in (x, dy, weight, bias))
-        y, norm_cache = norm(a, w, b, 1e-5)
-        z, gelu_cache = gelu(y)
-        loss, loss_cache = entropy(z, labels)
-        dz = entropy_backward(np.asarray(dloss, dtype), loss_cache)
-        return [loss, *norm_backward(gelu_backward(d + dz, gelu_cache), norm_cache)]
-
-    computed = through(
-        layer_norm, layer_norm_backward, gelu, gelu_backward, cross_entropy, cross_entropy_backward, "float32"
+    arrays = rng.standard_normal((3, 5, 20), np.float32)
+    error = max(
+        float(np.abs(computed - exact).max())
+        for computed, exact in zip(
+            _through(sys.modules[__name__], arrays), _through(_Reference, arrays.astype(np.float64)), strict=True
+        )
     )
-    exact = through(
-        ops_normalization.layer_norm, ops_normalization.layer_norm_backward, ops_activations.gelu,
-        ops_activations.gelu_backward, ops_losses.cross_entropy, ops_losses.cross_entropy_backward, "float64",
-    )  # fmt: skip
-    error = max(float(np.abs(a - b).max()) for a, b in zip(computed, exact, strict=True))
     if not error < 1e-4:
         raise ArithmeticError(f"compiled code is off by {error:.2g} on this processor")
+
+
+class _Reference:
+    """The reference's functions by name."""
+
+    layer_norm = staticmethod(normalization.layer_norm)
+    layer_norm_backward = staticmethod(normalization.layer_norm_backward)
+    gelu = staticmethod(activations.gelu)
+    gelu_backward = staticmethod(activations.gelu_backward)
+    cross_entropy = staticmethod(losses.cross_entropy)
+    cross_entropy_backward = staticmethod(losses.cross_entropy_backward)
+    embedding_backward = staticmethod(embedding.embedding_backward)
+    adamw = staticmethod(optimizer.adamw)
+
+
+def _through(ops: Any, arrays: np.ndarray) -> list[np.ndarray]:
+    """Results of one op after the other."""
+    x, dy, (weight, bias, *_) = arrays
+    labels, dloss = np.array([3, -100, 0, 19, 7]), np.asarray(2.0, x.dtype)
+    y, norm_cache = ops.layer_norm(x, weight, bias, 1e-5)
+    z, gelu_cache = ops.gelu(y)
+    loss, loss_cache = ops.cross_entropy(z, labels)
+    dz = dy + ops.cross_entropy_backward(dloss, loss_cache)
+    dx, dweight, dbias = ops.layer_norm_backward(ops.gelu_backward(dz, gelu_cache), norm_cache)
+    dtable = ops.embedding_backward(dx, EmbeddingCache(np.array([1, 0, 1, 2, 1]), 3), 0)
+    p, mean, square = x.copy(), dy.copy(), np.square(dx)
+    step = {"decay": 0.9, "betas": (0.9, 0.98), "correction": 0.5, "eps": 1e-6, "step_size": 1e-3}
+    ops.adamw(p, mean, square, dx, **step)
+    return [loss, dx, dweight, dbias, dtable, p, mean, square]

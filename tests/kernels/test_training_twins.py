@@ -16,7 +16,7 @@ from npprelnorm.kernels.losses import run_cross_entropy
 from npprelnorm.kernels.team import counters
 from npprelnorm.kernels.weights import address
 from npprelnorm.ops import activations, embedding, losses, normalization
-from npprelnorm.training import optimizer
+from npprelnorm.ops import adamw as optimizer
 
 threads = st.sampled_from(THREADS)
 rows = st.integers(0, 70)
