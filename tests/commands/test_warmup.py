@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_without_numba_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsy
 
     monkeypatch.setattr(backend, "_kernels", None)
     monkeypatch.setattr(backend, "_failed", False)
-    monkeypatch.setattr(backend.importlib, "import_module", missing)
+    monkeypatch.setattr(backend, "importlib", SimpleNamespace(import_module=missing))
     for _ in range(2):  # the reason is told once, but the failure every time
         assert main(["warmup"]) == 1
         error = capsys.readouterr().err

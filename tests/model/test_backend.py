@@ -28,7 +28,8 @@ KERNELS: Any = SimpleNamespace(prepare=lambda: None)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, kernels: Any = KERNELS) -> None:
-    monkeypatch.setattr(backend.importlib, "import_module", lambda *_: kernels)
+    # for this module alone: the package itself imports its parts on first use
+    monkeypatch.setattr(backend, "importlib", SimpleNamespace(import_module=lambda *_: kernels))
 
 
 def test_choices_nest_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
