@@ -120,6 +120,7 @@ def count_training(work: float) -> None:
     With "auto" it decides, as `kernels_for` does for forwards, whether `twins_in_use` has any from now on.
     """
     global _trained
+    _share_threads()
     if _twins is None and not _twins_failed and chosen_backend() == "auto":
         with _lock:
             _trained += work

@@ -25,18 +25,11 @@ from .ops.dropout import DropoutCache, dropout, dropout_backward
 from .ops.embedding import EmbeddingCache, embedding
 from .ops.linear import LinearCache
 from .ops.normalization import LayerNormCache
-from .ops.packed import (
-    PackedAttentionCache,
-    of_sequences,
-    packed_attention,
-    packed_attention_backward,
-    put_rows,
-    take_rows,
-)
+from .ops.packed import PackedAttentionCache, of_sequences, put_rows, take_rows
 from .params import View
 from .rows import Layout
 from .stored import affine
-from .twins import ACTIVATIONS, embedding_backward, layer_norm
+from .twins import ACTIVATIONS, embedding_backward, layer_norm, packed_attention, packed_attention_backward
 
 Rng = np.random.Generator | None
 

@@ -13,8 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from . import backend
-from .ops import activations, embedding, losses, normalization
+from .ops import activations, embedding, losses, normalization, packed
 from .ops import adamw as optimizer
+from .ops import attention as ops_attention
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +37,10 @@ def either(reference: Callable[P, R]) -> Callable[P, R]:
     return op
 
 
+attention = either(ops_attention.attention)
+attention_backward = either(ops_attention.attention_backward)
+packed_attention = functools.partial(packed.packed_attention, attend=attention)
+packed_attention_backward = functools.partial(packed.packed_attention_backward, attend_backward=attention_backward)
 layer_norm = either(normalization.layer_norm)
 layer_norm_backward = either(normalization.layer_norm_backward)
 embedding_backward = either(embedding.embedding_backward)

@@ -9,8 +9,10 @@ import numpy as np
 
 from ..ops import activations, embedding, losses, normalization
 from ..ops import adamw as optimizer
+from ..ops import attention as ops_attention
 from ..ops.embedding import EmbeddingCache
 from .adamw import adamw
+from .attention_training import attention, attention_backward
 from .elementwise import (
     gelu,
     gelu_backward,
@@ -31,6 +33,8 @@ from .normalization import layer_norm, layer_norm_backward
 
 __all__ = [
     "adamw",
+    "attention",
+    "attention_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "embedding_backward",
@@ -82,6 +86,8 @@ class _Reference:
     cross_entropy = staticmethod(losses.cross_entropy)
     cross_entropy_backward = staticmethod(losses.cross_entropy_backward)
     embedding_backward = staticmethod(embedding.embedding_backward)
+    attention = staticmethod(ops_attention.attention)
+    attention_backward = staticmethod(ops_attention.attention_backward)
     adamw = staticmethod(optimizer.adamw)
 
 
@@ -95,7 +101,10 @@ def _through(ops: Any, arrays: np.ndarray) -> list[np.ndarray]:
     dz = dy + ops.cross_entropy_backward(dloss, loss_cache)
     dx, dweight, dbias = ops.layer_norm_backward(ops.gelu_backward(dz, gelu_cache), norm_cache)
     dtable = ops.embedding_backward(dx, EmbeddingCache(np.array([1, 0, 1, 2, 1]), 3), 0)
+    q, k, v, dcontext = (a.reshape(1, 5, 2, 10).swapaxes(1, 2) for a in (x, dy, y, z))
+    context, core = ops.attention(q, k, v, None)
+    gradients = ops.attention_backward(dcontext, core)
     p, mean, square = x.copy(), dy.copy(), np.square(dx)
     step = {"decay": 0.9, "betas": (0.9, 0.98), "correction": 0.5, "eps": 1e-6, "step_size": 1e-3}
     ops.adamw(p, mean, square, dx, **step)
-    return [loss, dx, dweight, dbias, dtable, p, mean, square]
+    return [loss, dx, dweight, dbias, dtable, context, *gradients[:3], p, mean, square]

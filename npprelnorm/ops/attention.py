@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .dropout import DropoutCache, dropout, dropout_backward
+from .dropout import DropoutCache, drawn, dropout_backward
 
 
 class Relative(NamedTuple):
@@ -124,8 +124,7 @@ def attention(
     if mask is not None:
         scores += mask
     probs = softmax(scores)
-    _, dropped = dropout(probs, drop, rng)
-    cache = AttentionCache(q, k, v, probs, dropped, head_mask, relative)
+    cache = AttentionCache(q, k, v, probs, drawn(probs.shape, drop, rng), head_mask, relative)
     return cache.weights() @ v, cache
 
 

@@ -14,14 +14,19 @@ class DropoutCache(NamedTuple):
     factor: float  # 1 / (1 - p)
 
 
+def drawn(shape: tuple[int, ...], p: float, rng: np.random.Generator | None) -> DropoutCache | None:
+    """Which elements of an array of that shape are kept; None: all, without an rng."""
+    if rng is None or p == 0.0:
+        return None
+    return DropoutCache(rng.random(shape, dtype=np.float32) >= p, 1.0 / (1.0 - p))
+
+
 def dropout(x: np.ndarray, p: float, rng: np.random.Generator | None) -> tuple[np.ndarray, DropoutCache | None]:
     """x with each element kept with probability 1 - p, and then divided by it; x itself without an rng.
 
     Srivastava et al. 2014, JMLR 15, section 4, in the inverted form.
     """
-    if rng is None or p == 0.0:
-        return x, None
-    cache = DropoutCache(rng.random(x.shape, dtype=np.float32) >= p, 1.0 / (1.0 - p))
+    cache = drawn(x.shape, p, rng)
     return dropout_backward(x, cache), cache
 
 

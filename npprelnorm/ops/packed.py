@@ -5,13 +5,21 @@ Legend: N rows of all sequences, R of them that look at others, B sequences, T r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from .attention import AttentionCache, Relative, attention, attention_backward, merge_heads, split_heads
+from .attention import (
+    AttentionCache,
+    AttentionGradients,
+    Relative,
+    attention,
+    attention_backward,
+    merge_heads,
+    split_heads,
+)
 
 
 def take_rows(x: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
@@ -77,10 +85,11 @@ def packed_attention(
     relative: Relative | None = None,
     drop: float = 0.0,
     rng: np.random.Generator | None = None,
+    attend: Callable[..., tuple[np.ndarray, AttentionCache]] = attention,
 ) -> tuple[np.ndarray, PackedAttentionCache]:
     """`attention` of every sequence to itself (or to its partner): no row ever meets those of another sequence.
 
-    q (R, C); k and v (N, C), or already (B, H, S, D), as a key/value cache holds them -> (R, C).
+    q (R, C); k and v (N, C), or already (B, H, S, D), as a key/value cache holds them -> (R, C). `attend` computes it.
     """
     y = np.empty_like(q)
     cores = []
@@ -89,7 +98,7 @@ def packed_attention(
         ks, vs = (
             of_sequences(x[span.keys], span.seen, heads) if x.ndim == 2 else x[span.sequences] for x in (k, v)
         )  # (B, H, S, D)
-        context, core = attention(qs, ks, vs, span.mask, head_mask=head_mask, relative=relative, drop=drop, rng=rng)
+        context, core = attend(qs, ks, vs, span.mask, head_mask=head_mask, relative=relative, drop=drop, rng=rng)
         y[span.queries] = merge_heads(context).reshape(-1, q.shape[1])  # (B, H, T, D) -> its rows of (R, C)
         cores.append(core)
     return y, PackedAttentionCache(spans, cores)
@@ -106,14 +115,19 @@ class PackedAttentionGradients(NamedTuple):
 
 
 def packed_attention_backward(
-    dy: np.ndarray, cache: PackedAttentionCache, heads: int, keys: int
+    dy: np.ndarray,
+    cache: PackedAttentionCache,
+    heads: int,
+    keys: int,
+    *,
+    attend_backward: Callable[..., AttentionGradients] = attention_backward,
 ) -> PackedAttentionGradients:
     """The backward of each span, put together. dy (R, C); `keys` is N. Keys that no query saw get zeros."""
     dq = np.empty_like(dy)
     dk, dv = (np.zeros((keys, dy.shape[1]), dy.dtype) for _ in range(2))
     dhead_masks, dtables = [], []
     for span, core in zip(cache.spans, cache.cores, strict=True):
-        gradients = attention_backward(of_sequences(dy[span.queries], span.tokens, heads), core)
+        gradients = attend_backward(of_sequences(dy[span.queries], span.tokens, heads), core)
         dq[span.queries] = merge_heads(gradients.dq).reshape(-1, dy.shape[1])
         dk[span.keys] = merge_heads(gradients.dk).reshape(-1, dy.shape[1])
         dv[span.keys] = merge_heads(gradients.dv).reshape(-1, dy.shape[1])

@@ -89,6 +89,8 @@ TWINS = [
     (normalization.layer_norm, ops_normalization.layer_norm),
     (kernel_linear, ops_linear.linear),
     *((getattr(training, name), getattr(activations, name)) for name in dir(activations) if name.endswith("_backward")),
+    (training.attention, attention.attention),
+    (training.attention_backward, attention.attention_backward),
     (training.layer_norm_backward, ops_normalization.layer_norm_backward),
     (training.cross_entropy, losses.cross_entropy),
     (training.cross_entropy_backward, losses.cross_entropy_backward),

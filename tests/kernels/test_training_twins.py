@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from npprelnorm.kernels import training as twins
 from npprelnorm.kernels.losses import run_cross_entropy
 from npprelnorm.kernels.team import counters
 from npprelnorm.kernels.weights import address
-from npprelnorm.ops import activations, embedding, losses, normalization
+from npprelnorm.ops import activations, attention, embedding, losses, normalization
 from npprelnorm.ops import adamw as optimizer
 
 threads = st.sampled_from(THREADS)
@@ -240,3 +240,128 @@ def test_sums_do_not_depend_on_where_arrays_lie(gap: int) -> None:
     )  # fmt: skip
     _, cache = twins.cross_entropy(logits, labels)
     np.testing.assert_array_equal(probs.reshape(logits.shape), cache.probs)
+
+
+class Heads(NamedTuple):
+    """Arguments of an attention of random shape."""
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    mask: np.ndarray | None
+    head_mask: np.ndarray | None
+    dy: np.ndarray
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> Heads:
+    batch, count, size = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 20))
+    tokens, seen = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+    seed = draw(seeds)
+    q, dy = (random(seed + i, batch, tokens, count, size).swapaxes(1, 2) for i in range(2))
+    k, v = (random(seed + i, batch, seen, count, size).swapaxes(1, 2) for i in range(2, 4))
+    low, generator = np.finfo(np.float32).min, np.random.default_rng(seed)
+    shape = draw(st.sampled_from([None, (batch, 1, 1, seen), (1, 1, tokens, seen), (batch, count, tokens, seen), (1,)]))
+    mask = None if shape is None else np.where(generator.random(shape) < 0.4, low, np.float32(0.0))
+    head_mask = random(seed + 5, count, 1, 1) if draw(st.booleans()) else None
+    return Heads(q, k, v, mask, head_mask, dy)
+
+
+def wide_or_none(array: np.ndarray | None) -> np.ndarray | None:
+    return None if array is None else wide(array)
+
+
+@settings(max_examples=60)
+@given(one=heads(), threads=threads, drop=st.sampled_from([0.0, 0.3]))
+def test_attention(one: Heads, threads: int, drop: float) -> None:
+    """By the norms of what each number is a sum of: float32 products, and probabilities off by some units of 1."""
+    y, cache = twins.attention(
+        one.q, one.k, one.v, one.mask, head_mask=one.head_mask, drop=drop, rng=np.random.default_rng(1), threads=threads
+    )
+    with np.errstate(over="ignore"):  # the lowest number and a score
+        exact, exact_cache = attention.attention(
+            *map(wide, (one.q, one.k, one.v)), wide_or_none(one.mask), head_mask=wide_or_none(one.head_mask),
+            drop=drop, rng=np.random.default_rng(1),
+        )  # fmt: skip
+    assert y.shape == exact.shape
+    assert y.dtype == cache.probs.dtype == np.float32
+    assert cache.q is one.q
+    if drop:
+        assert cache.dropped is not None
+        np.testing.assert_array_equal(cache.dropped.kept, exact_cache.dropped.kept)
+    score_error = UNIT * (one.q.shape[3] + 8) * float(np.abs(one.q).max()) * float(np.abs(one.k).sum(axis=3).max())
+    relative = 4 * score_error + UNIT * (80 + 2 * one.k.shape[2])
+    np.testing.assert_allclose(cache.probs, exact_cache.probs, rtol=relative, atol=1e-30)
+    largest = float(np.abs(exact_cache.weights()).sum(axis=3).max()) * float(np.abs(one.v).max())
+    assert np.abs(y - exact).max() <= relative * largest + 1e-30
+
+    gradients = twins.attention_backward(one.dy, cache, threads=threads)
+    truth = attention.attention_backward(wide(one.dy), exact_cache)
+    for name, computed, right in zip(truth._fields, gradients, truth, strict=True):
+        assert (computed is None) == (right is None), name
+        if right is not None and computed is not None:
+            assert computed.shape == right.shape, name
+            assert computed.dtype == np.float32, name
+            # differences of terms of this size, each off by as much as the probabilities are
+            size = float(np.linalg.norm(wide(one.dy))) * float(np.linalg.norm(one.v)) * (1.0 + _largest(one.head_mask))
+            size *= 1.5 * (1.0 + max(float(np.abs(one.q).max()), float(np.abs(one.k).max())))
+            assert np.abs(computed - right).max() <= relative * size, name
+
+
+def _largest(array: np.ndarray | None) -> float:
+    return 0.0 if array is None else float(np.abs(array).max())
+
+
+def test_attention_of_real_sizes_is_as_exact_as_the_reference() -> None:
+    q, k, v, dy = (random(i, 2, 130, 3, 64).swapaxes(1, 2) for i in range(4))
+    mask = np.where(np.arange(130) < 100, np.float32(0), np.finfo(np.float32).min)[None, None, None]
+    exact, exact_cache = attention.attention(*map(wide, (q, k, v)), wide(mask))
+    ours, cache = twins.attention(q, k, v, mask)
+    theirs, reference_cache = attention.attention(q, k, v, mask)
+    assert norm_error(ours, exact) <= 1.5 * norm_error(theirs, exact)
+    assert not cache.probs[..., 100:].any()
+    truth = attention.attention_backward(wide(dy), exact_cache)
+    computed = twins.attention_backward(dy, cache)
+    for one, other, right in zip(computed[:3], attention.attention_backward(dy, reference_cache), truth, strict=False):
+        assert norm_error(one, right) <= 1.5 * norm_error(other, right)
+    for count in (2, 5):
+        again, same = twins.attention(q, k, v, mask, threads=count)
+        np.testing.assert_array_equal(again, ours)
+        for one, other in zip(twins.attention_backward(dy, same, threads=count)[:3], computed, strict=False):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_attention_of_any_kind_of_memory_and_odd_numbers() -> None:
+    q, k, v, dy = (random(i, 2, 3, 7, 10) for i in range(4))
+    mask = random(5, 2, 1, 1, 7)
+    y, cache = twins.attention(q, k, v, mask)
+    gradients = twins.attention_backward(dy, cache)
+    for change in (locked, lambda x: np.asfortranarray(x), lambda x: x[::-1].copy()[::-1]):
+        again, same = twins.attention(*map(change, (q, k, v, mask)))
+        np.testing.assert_array_equal(again, y)
+        for one, other in zip(twins.attention_backward(change(dy), same)[:3], gradients, strict=False):
+            np.testing.assert_array_equal(one, other)
+    for shape in ((2, 3, 0, 10), (0, 3, 7, 10)):
+        empty = np.empty(shape, np.float32)
+        y, cache = twins.attention(empty, k[: shape[0]], v[: shape[0]], None)
+        assert y.shape == shape
+        assert twins.attention_backward(empty, cache).dk.shape == k[: shape[0]].shape
+    q[1, 2, 3, 4] = np.nan
+    y, cache = twins.attention(q, k, v, mask)
+    assert np.isnan(y).all(axis=3).sum() == 1
+    assert np.isnan(y[1, 2, 3]).all()
+    dq, dk, dv, *_ = twins.attention_backward(dy, cache)
+    assert np.isnan(dk[1, 2]).all()
+    assert np.isnan(dv[1, 2]).all()
+    assert np.isnan(dq).all(axis=3).sum() == 1
+    assert np.isfinite(dk[0]).all()
+
+
+def test_relative_positions_are_the_references() -> None:
+    q, k, v = (random(i, 1, 2, 4, 6) for i in range(3))
+    relative = attention.Relative(random(9, 15, 6), np.arange(4)[:, None] - np.arange(4), True)
+    y, cache = twins.attention(q, k, v, None, relative=relative)
+    expected, expected_cache = attention.attention(q, k, v, None, relative=relative)
+    np.testing.assert_array_equal(y, expected)
+    dtable = attention.attention_backward(q, expected_cache).dtable
+    np.testing.assert_array_equal(twins.attention_backward(q, cache).dtable, dtable)

@@ -143,7 +143,7 @@ def test_a_run_settles_for_one_backend_whatever_came_before(monkeypatch: pytest.
             assert backend.chosen_backend() == "numba"
         assert backend.chosen_backend() == "auto"
     for name in ("numpy", "numba"):
-        with nl.use_backend(name), backend.settled(1.0):
+        with backend.use_backend(name), backend.settled(1.0):
             assert backend.chosen_backend() == name
 
 
