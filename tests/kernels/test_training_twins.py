@@ -128,6 +128,19 @@ def test_cross_entropy_of_a_large_vocabulary_is_as_exact_as_the_reference() -> N
     assert not dlogits[3].any()
 
 
+@pytest.mark.parametrize("low", [0.0, -1.0, 0.3, -3.3])
+def test_cross_entropy_adds_a_large_vocabulary_in_two_steps(low: float) -> None:
+    """Equal numbers are rounded alike, so that the errors of one long sum do not cancel.
+
+    Of 512 numbers each of at least 8 running sums takes 64, and there are 99 such parts: 163 halves of a unit.
+    """
+    logits, labels = np.full((1, 50_265), low, np.float32), np.array([7])
+    logits[0, 7] = 1.0
+    loss, cache = twins.cross_entropy(logits, labels)
+    assert abs(wide(cache.probs).sum() - 1.0) <= UNIT * 81.5
+    assert abs(float(loss) - float(losses.cross_entropy(wide(logits), labels)[0])) <= UNIT * 81.5
+
+
 def test_cross_entropy_options_and_odd_inputs() -> None:
     logits, labels = random(0, 4, 9), np.array([1, 7, 7, 0], np.int32)
     for options in ({"divisor": 10.0}, {"ignore_index": 7}, {"ignore_index": 0, "divisor": 3}):
