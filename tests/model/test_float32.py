@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,20 @@ from strategies import (
     tiny_config,
 )
 
+from npprelnorm import use_backend
 from npprelnorm.errors import InputWarning
 from npprelnorm.ops.activations import ACTIVATIONS
 from npprelnorm.ops.attention import Relative, attention, softmax
 from npprelnorm.ops.erf import erf
 from npprelnorm.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from npprelnorm.ops.normalization import layer_norm
+
+
+@pytest.fixture(autouse=True)
+def reference() -> Iterator[None]:
+    """The spy follows NumPy's operations, and none into a kernel (tests/kernels looks at the dtypes of those)."""
+    with use_backend("numpy"):
+        yield
 
 
 def labelled(head: str, batch: int, tokens: int, rng: np.random.Generator) -> dict[str, Any]:
