@@ -26,7 +26,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
-from matplotlib.ticker import LogLocator, NullFormatter
 
 import npprelnorm as nl
 from npprelnorm import backend
@@ -145,10 +144,6 @@ axes.set(
     ylim=(0.5 * min(speeds["x @ W.T"]), None),
     title="rows (their number at the points) times a weight (3072, 768)",
 )
-for axis in (axes.xaxis, axes.yaxis):
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 axes.legend(loc="lower right")
 plt.show()
 print(f"the roofs: {memory_roof / 1e9:.0f} GB/s and {arithmetic_roof / 1e9:.0f} GFLOP/s (10^9 a second)")
