@@ -39,9 +39,10 @@ def _ordered(bits: Any) -> Any:
 @part
 def row_max(x: Any, first: int, last: int) -> Any:
     """The largest of x[first:last], NaN if there is one: as integers, which LLVM compares in vectors."""
+    row = x[first:last]  # a place in it is never negative, which LLVM has to know to use vectors
     highest = np.int32(-0x80000000)
-    for i in range(first, last):
-        highest = max(highest, _ordered(bits_of_float(x[i])))
+    for i in range(row.size):
+        highest = max(highest, _ordered(bits_of_float(row[i])))
     return float_of_bits(_ordered(highest))
 
 
@@ -49,10 +50,11 @@ def row_max(x: Any, first: int, last: int) -> Any:
 def exp_row(x: Any, first: int, last: int) -> Any:
     """x[first:last] = exp(x - max), in place; returns their sum."""
     highest = row_max(x, first, last)
+    row = x[first:last]
     total = np.float32(0.0)
-    for i in range(first, last):
-        e = vm.exp(x[i] - highest)
-        x[i] = e
+    for i in range(row.size):
+        e = vm.exp(row[i] - highest)
+        row[i] = e
         total += e
     return total
 

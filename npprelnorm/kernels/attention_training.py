@@ -43,13 +43,14 @@ PLAN_SIZE = len(PLAN)
 def _pack_columns(x: Any, ldx: int, rows: int, size: int, scale: Any, panels: Any) -> None:
     """x (rows, size) times scale, transposed: panels (panels of rows, size, WIDTH), filled up with zeros."""
     for t in range(panels_of(rows) * WIDTH):
-        to = t // WIDTH * size * WIDTH + t % WIDTH
+        to = panels[t // WIDTH * size * WIDTH + t % WIDTH :]
         if t < rows:
+            row = x[t * ldx :]
             for d in range(size):
-                panels[to + d * WIDTH] = x[t * ldx + d] * scale
+                to[d * WIDTH] = row[d] * scale
         else:
             for d in range(size):
-                panels[to + d * WIDTH] = np.float32(0.0)
+                to[d * WIDTH] = np.float32(0.0)
 
 
 @part
@@ -58,11 +59,15 @@ def _pack_rows(x: Any, ldx: int, rows: int, size: int, scale: Any, panels: Any) 
     for panel in range(panels_of(size)):
         filled = min(WIDTH, size - panel * WIDTH)
         for t in range(rows):
-            to = (panel * rows + t) * WIDTH
-            for j in range(filled):
-                panels[to + j] = x[t * ldx + panel * WIDTH + j] * scale
-            for j in range(filled, WIDTH):
-                panels[to + j] = np.float32(0.0)
+            row, to = x[t * ldx + panel * WIDTH :], panels[(panel * rows + t) * WIDTH :]
+            if filled == WIDTH:
+                for j in range(WIDTH):
+                    to[j] = row[j] * scale
+            else:
+                for j in range(filled):
+                    to[j] = row[j] * scale
+                for j in range(filled, WIDTH):
+                    to[j] = np.float32(0.0)
 
 
 @part
@@ -135,8 +140,9 @@ def run_attention(plan_at: int, thread: int) -> None:
             _product(scores, columns, rows, packed_v, keys, size, zeros, 0, sums, width)
             for i in range(rows):
                 y = floats(plan[Y] + 4 * ((sequence * queries + begin + i) * heads + head) * size, size)
+                result = sums[i * width : i * width + size]
                 for d in range(size):
-                    y[d] = sums[i * width + d]
+                    y[d] = result[d]
         hand_in(stages, 0)
         task = take(stages, 0)
     wait(stages, 0, tasks)
@@ -216,9 +222,10 @@ def run_attention_backward(plan_at: int, thread: int) -> None:
                 along = _dot(row, probs, keys)
                 for s in range(keys):
                     row[s] = probs[s] * (row[s] - along)
+                column_dscores, column_weights = turned_dscores[i:], turned_weights[i:]
                 for s in range(keys):
-                    turned_dscores[s * _BLOCK + i] = row[s]
-                    turned_weights[s * _BLOCK + i] = weights[s]
+                    column_dscores[s * _BLOCK] = row[s]
+                    column_weights[s * _BLOCK] = weights[s]
             _pack_rows(block_dy, plan[DY_T], rows, size, one, packed_dy)
             _pack_rows(block_q, plan[Q_T], rows, size, scale, packed_q)
             _product(turned_weights, _BLOCK, keys, packed_dy, rows, size, dv_sums, width, dv_sums, width)
@@ -226,15 +233,17 @@ def run_attention_backward(plan_at: int, thread: int) -> None:
             _product(dscores, columns, rows, packed_k, keys, size, zeros, 0, dq_sums, width)
             for i in range(rows):
                 dq = floats(plan[DQ] + 4 * ((sequence * queries + begin + i) * heads + head) * size, size)
+                result = dq_sums[i * width : i * width + size]
                 for d in range(size):
-                    dq[d] = dq_sums[i * width + d]
+                    dq[d] = result[d]
         for s in range(keys):
             to = 4 * ((sequence * keys + s) * heads + head) * size
             dk, dv = floats(plan[DK] + to, size), floats(plan[DV] + to, size)
+            dk_row, dv_row = dk_sums[s * width : s * width + size], dv_sums[s * width : s * width + size]
             for d in range(size):
-                dk[d] = dk_sums[s * width + d]
+                dk[d] = dk_row[d]
             for d in range(size):
-                dv[d] = dv_sums[s * width + d]
+                dv[d] = dv_row[d]
         floats(plan[DHEADS], tasks)[task] = dhead
         hand_in(stages, 0)
         task = take(stages, 0)

@@ -84,12 +84,12 @@ def run_softmax(x_at: int, y_at: int, rows: int, width: int, block: int, counter
     task = take(stages, 0)
     while task < tasks:
         for row in range(task * block, min(rows, (task + 1) * block)):
-            first, last = row * width, (row + 1) * width
-            for i in range(first, last):
-                y[i] = x[i]
-            inverse = np.float32(1.0) / exp_row(y, first, last)
-            for i in range(first, last):
-                y[i] *= inverse
+            x_row, y_row = x[row * width : (row + 1) * width], y[row * width : (row + 1) * width]
+            for i in range(width):
+                y_row[i] = x_row[i]
+            inverse = np.float32(1.0) / exp_row(y_row, 0, width)
+            for i in range(width):
+                y_row[i] *= inverse
         hand_in(stages, 0)
         task = take(stages, 0)
     wait(stages, 0, tasks)

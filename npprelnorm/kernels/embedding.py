@@ -22,11 +22,11 @@ def run_embedding_backward(
     stages = stages_at(counters_at, 1)
     run = take(stages, 0)
     while run < runs:
-        to = targets[run] * width
+        target = dtable[targets[run] * width : (targets[run] + 1) * width]
         for place in range(starts[run], starts[run + 1]):
-            at = order[place] * width
+            row = dy[order[place] * width : (order[place] + 1) * width]
             for i in range(width):
-                dtable[to + i] += dy[at + i]
+                target[i] += row[i]
         hand_in(stages, 0)
         run = take(stages, 0)
     wait(stages, 0, runs)

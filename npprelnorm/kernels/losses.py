@@ -27,24 +27,25 @@ def run_cross_entropy(
     stages = stages_at(counters_at, 1)
     row = take(stages, 0)
     while row < rows:
-        first, last = row * width, (row + 1) * width
-        highest = row_max(logits, first, last)
+        highest = row_max(logits, row * width, (row + 1) * width)
         if labels[row] != ignored:
-            picked[row] = logits[first + labels[row]] - highest
+            picked[row] = logits[row * width + labels[row]] - highest
         total = np.float32(0.0)
-        for begin in range(first, last, _SUMMED):
-            end = min(last, begin + _SUMMED)
-            for i in range(begin, end):
-                probs[i] = vm.exp(logits[i] - highest)
+        for begin in range(row * width, (row + 1) * width, _SUMMED):
+            end = min((row + 1) * width, begin + _SUMMED)
+            x, e = logits[begin:end], probs[begin:end]
+            for i in range(e.size):
+                e[i] = vm.exp(x[i] - highest)
             # a loop that writes nowhere: one that did would add in another order where its arrays lie close together
             partial = np.float32(0.0)
-            for i in range(begin, end):
-                partial += probs[i]
+            for i in range(e.size):
+                partial += e[i]
             total += partial
         sums[row] = total
         inverse = np.float32(1.0) / total
-        for i in range(first, last):
-            probs[i] *= inverse
+        p = probs[row * width : (row + 1) * width]
+        for i in range(width):
+            p[i] *= inverse
         hand_in(stages, 0)
         row = take(stages, 0)
     wait(stages, 0, rows)
@@ -62,15 +63,14 @@ def run_cross_entropy_backward(
     stages = stages_at(counters_at, 1)
     row = take(stages, 0)
     while row < rows:
-        first, last = row * width, (row + 1) * width
+        p, d = probs[row * width : (row + 1) * width], dlogits[row * width : (row + 1) * width]
         if counted[row] != 0:
-            for i in range(first, last):
-                dlogits[i] = probs[i] * factor
-            at = first + labels[row]
-            dlogits[at] = (probs[at] - np.float32(1.0)) * factor
+            for i in range(width):
+                d[i] = p[i] * factor
+            d[labels[row]] = (p[labels[row]] - np.float32(1.0)) * factor
         else:
-            for i in range(first, last):
-                dlogits[i] = np.float32(0.0)
+            for i in range(width):
+                d[i] = np.float32(0.0)
         hand_in(stages, 0)
         row = take(stages, 0)
     wait(stages, 0, rows)

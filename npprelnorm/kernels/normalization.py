@@ -16,13 +16,14 @@ from .weights import address
 @part
 def mean_and_inverse(x: Any, at: int, width: int, eps: Any) -> Any:
     """Mean and 1 / sqrt(var + eps) of x[at : at + width]; the variance is taken about the mean, as in the reference."""
+    row = x[at : at + width]  # a place in it is never negative, which LLVM has to know to use vectors
     total = np.float32(0.0)
-    for i in range(at, at + width):
-        total += x[i]
+    for i in range(row.size):
+        total += row[i]
     mean = total / np.float32(width)
     squares = np.float32(0.0)
-    for i in range(at, at + width):
-        d = x[i] - mean
+    for i in range(row.size):
+        d = row[i] - mean
         squares += d * d
     return mean, np.float32(1.0) / np.sqrt(squares / np.float32(width) + eps)
 
@@ -35,8 +36,9 @@ def layer_norm_rows(
     for row in range(first_row, last_row):
         at = row * width
         mean, inverse = mean_and_inverse(x, at, width, eps)
+        x_row, y_row = x[at : at + width], y[at : at + width]
         for i in range(width):
-            y[at + i] = (x[at + i] - mean) * inverse * weight[i] + bias[i]
+            y_row[i] = (x_row[i] - mean) * inverse * weight[i] + bias[i]
 
 
 @entry
@@ -53,12 +55,14 @@ def run_layer_norm(
     task = take(stages, 0)
     while task < tasks:
         for row in range(task * block, min(rows, (task + 1) * block)):
-            mean, inverse = mean_and_inverse(x, row * width, width, eps)
+            first, last = row * width, (row + 1) * width
+            mean, inverse = mean_and_inverse(x, first, width, eps)
             inv_std[row] = inverse
+            x_row, hat_row, y_row = x[first:last], x_hat[first:last], y[first:last]
             for i in range(width):
-                hat = (x[row * width + i] - mean) * inverse
-                x_hat[row * width + i] = hat
-                y[row * width + i] = hat * weight[i] + bias[i]
+                hat = (x_row[i] - mean) * inverse
+                hat_row[i] = hat
+                y_row[i] = hat * weight[i] + bias[i]
         hand_in(stages, 0)
         task = take(stages, 0)
     wait(stages, 0, tasks)
@@ -99,33 +103,37 @@ def run_layer_norm_backward(
     stages = stages_at(counters_at, 2)
     task = take(stages, 0)
     while task < blocks:
-        partial = floats(partial_at + 8 * task * width, 2 * width)
-        partial[:] = np.float32(0.0)
+        dweight = floats(partial_at + 8 * task * width, width)
+        dbias = floats(partial_at + (8 * task + 4) * width, width)
+        for i in range(width):
+            dweight[i] = np.float32(0.0)
+            dbias[i] = np.float32(0.0)
         for row in range(task * _SUMMED_ROWS, min(rows, (task + 1) * _SUMMED_ROWS)):
-            at = row * width
+            first, last = row * width, (row + 1) * width
+            dy_row, hat_row, dx_row = dy[first:last], x_hat[first:last], dx[first:last]
             total, along = np.float32(0.0), np.float32(0.0)
             for i in range(width):
-                g = dy[at + i] * weight[i]
+                g = dy_row[i] * weight[i]
                 total += g
-                along += g * x_hat[at + i]
+                along += g * hat_row[i]
             mean, along_mean = total / np.float32(width), along / np.float32(width)
             inverse = inv_std[row]
             for i in range(width):
-                g = dy[at + i] * weight[i]
-                dx[at + i] = (g - mean - x_hat[at + i] * along_mean) * inverse
+                dx_row[i] = (dy_row[i] * weight[i] - mean - hat_row[i] * along_mean) * inverse
             for i in range(width):
-                partial[i] += dy[at + i] * x_hat[at + i]
+                dweight[i] += dy_row[i] * hat_row[i]
             for i in range(width):
-                partial[width + i] += dy[at + i]
+                dbias[i] += dy_row[i]
         hand_in(stages, 0)
         task = take(stages, 0)
     wait(stages, 0, blocks)
     if take(stages, 1) == 0:
-        partials, sums = floats(partial_at, blocks * 2 * width), floats(sums_at, 2 * width)
+        sums = floats(sums_at, 2 * width)
         sums[:] = np.float32(0.0)
         for block in range(blocks):
+            partial = floats(partial_at + 8 * block * width, 2 * width)
             for i in range(2 * width):
-                sums[i] += partials[block * 2 * width + i]
+                sums[i] += partial[i]
         hand_in(stages, 1)
     wait(stages, 1, 1)
 
