@@ -139,9 +139,9 @@ def test_a_run_settles_for_one_backend_whatever_came_before(monkeypatch: pytest.
         backend.count_training(before)
         with backend.settled(0.9 * backend.COMPILING):
             assert backend.chosen_backend() == "numpy"
-        with backend.settled(backend.COMPILING):
-            assert backend.chosen_backend() == "numba"
-        assert backend.chosen_backend() == "auto"
+    with backend.settled(backend.COMPILING):
+        assert backend.chosen_backend() == "numba"
+    assert backend.chosen_backend() == "auto"
     for name in ("numpy", "numba"):
         with backend.use_backend(name), backend.settled(1.0):
             assert backend.chosen_backend() == name
