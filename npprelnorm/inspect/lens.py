@@ -13,9 +13,9 @@ import numpy as np
 from ..errors import InputError, NpprelnormError
 from ..inputs import as_integers
 from ..ops.attention import softmax
-from ..ops.normalization import layer_norm
 from ..params import View
 from ..pipelines.base import best
+from ..twins import layer_norm
 from .recorded import require_model
 
 

@@ -21,12 +21,12 @@ from ..family import PRE_LN
 from ..heads import ClassificationHeadCache, LMHeadCache
 from ..layers import AttentionBlockCache, FeedForwardCache, LayerCache
 from ..model import BodyModel
-from ..ops.activations import ACTIVATIONS
 from ..ops.attention import merge_heads
 from ..ops.linear import linear
-from ..ops.normalization import LayerNormCache, layer_norm
+from ..ops.normalization import LayerNormCache
 from ..outputs import ModelOutput
 from ..params import View
+from ..twins import ACTIVATIONS, layer_norm
 
 Step = tuple[str, np.ndarray]
 
