@@ -10,21 +10,27 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+
+def missing(*names: str) -> bool:
+    """Whether one of these packages is not installed."""
+    return any(importlib.util.find_spec(name) is None for name in names)
+
+
 # without torch these could only be skipped, one by one; `pytest -m reference` then says that it found no test
-collect_ignore_glob = []
-if importlib.util.find_spec("torch") is None:
-    collect_ignore_glob += ["reference/*"]
+collect_ignore_glob = ["reference/*"] if missing("torch") else []
 
-# the same of the kernels: where Numba is not installed, the header of the run says that their tests are left out
-if importlib.util.find_spec("numba") is None:
-    collect_ignore_glob += ["kernels/*"]
+# the same of tests that need an optional package: the header of the run says what is left out
+LEFT_OUT = {}
+if missing("numba"):
+    LEFT_OUT["kernels/*"] = "kernels: left out, because numba is not installed"
+if missing("jupytext", "nbclient", "nbformat", "ipykernel"):
+    LEFT_OUT["test_tutorials.py"] = "tutorials: left out, because the extra `tutorials` is not installed"
+collect_ignore_glob += LEFT_OUT
 
 
-def pytest_report_header() -> str:
-    """Whether the kernels are tested."""
-    if importlib.util.find_spec("numba") is None:
-        return "kernels: left out, because numba is not installed"
-    return "kernels: tested"
+def pytest_report_header() -> list[str]:
+    """Which tests of optional packages do not run."""
+    return [*LEFT_OUT.values()]
 
 
 # "auto" would run what comes late in a long run on other kernels than what comes early

@@ -15,9 +15,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-if not all(importlib.util.find_spec(name) for name in ("jupytext", "nbclient", "nbformat", "ipykernel")):
-    pytest.skip("needs what the extra `tutorials` installs", allow_module_level=True)
-
 SOURCE = """\
 # %% [markdown]
 # # A lesson
