@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from .config import RobertaPreLayerNormConfig
 from .gradients import Gradients, GradientView
 from .inputs import Inputs
 from .layers import EmbeddingsCache, LayerCache, embeddings, embeddings_backward, layer, layer_backward
+from .ops.attention import split_heads
 from .ops.linear import LinearCache
 from .ops.normalization import LayerNormCache
 from .ops.packed import put_rows, take_rows
@@ -110,11 +112,44 @@ def _final_norm(x: np.ndarray, p: View, config: RobertaPreLayerNormConfig) -> tu
     return layer_norm(x, *p.affine("LayerNorm"), config.layer_norm_eps)
 
 
-def _work(config: RobertaPreLayerNormConfig, bounds: np.ndarray) -> float:
+# A product of fewer rows takes NumPy as long as one of so many: it is the weights that have to be read.
+_LEAST_ROWS = 8
+
+
+def _work(config: RobertaPreLayerNormConfig, bounds: np.ndarray, past: int = 0) -> float:
     """Floating-point operations of all layers; NumPy's calls count as as many as it could do in their time."""
     width, lengths = config.hidden_size, np.diff(bounds)
     of_a_row = 8 * width * width + 4 * width * config.intermediate_size
-    return config.num_hidden_layers * (float(of_a_row * lengths.sum() + 4 * width * (lengths**2).sum()) + 1e7)
+    of_attention = 4 * width * (lengths * (lengths + past)).sum()
+    return config.num_hidden_layers * (float(of_a_row * max(lengths.sum(), _LEAST_ROWS) + of_attention) + 1e7)
+
+
+class _Chosen(NamedTuple):
+    """The kernels, and the body's weights as they take them."""
+
+    kernels: Any
+    weights: Any
+
+    def encoder(self, *arguments: Any, **more: Any) -> np.ndarray:
+        """All layers and the final LayerNorm."""
+        result: np.ndarray = self.kernels.encoder(self.weights, *arguments, **more, threads=backend.threads())
+        return result
+
+
+def _kernels_for(
+    p: View, config: RobertaPreLayerNormConfig, x: np.ndarray, bounds: np.ndarray, past: int = 0
+) -> _Chosen | None:
+    """The kernels, where the backend wants them to do the work that is coming."""
+    if x.dtype != np.float32:
+        return None
+    weight_dtype, kernels = p.weight_dtype, None
+    if weight_dtype != "float32":
+        kernels = backend.reduced_kernels(weight_dtype)
+    if kernels is None:
+        weight_dtype, kernels = "float32", backend.kernels_for(_work(config, bounds, past))
+    if kernels is None:
+        return None
+    return _Chosen(kernels, kernels.body_weights(p, config, backend.threads(), weight_dtype))
 
 
 def encoder(
@@ -131,21 +166,65 @@ def encoder(
     of its sequence that are `keys`, (N,) booleans (None: all; where none is one, all alike). -> (N, C), or with
     `read`, (R,) ascending, these rows alone, (R, C).
     """
-    if x.dtype == np.float32:
-        weight_dtype, kernels = p.weight_dtype, None
-        if weight_dtype != "float32":
-            kernels = backend.reduced_kernels(weight_dtype)
-        if kernels is None:
-            weight_dtype, kernels = "float32", backend.kernels_for(_work(config, bounds))
-        if kernels is not None:
-            threads = backend.threads()
-            weights = kernels.body_weights(p, config, threads, weight_dtype)
-            result: np.ndarray = kernels.encoder(weights, x, bounds, keys, read, threads=threads)
-            return result
+    chosen = _kernels_for(p, config, x, bounds)
+    if chosen is not None:
+        return chosen.encoder(x, bounds, keys, read)
     layouts = packed_layouts(bounds, keys, read, x.dtype)
     for index in range(config.num_hidden_layers):
         x, _ = layer(x, p.at(f"encoder.layer.{index}."), config, layouts.at(index, config.num_hidden_layers))
     return _final_norm(x, p, config)[0]
+
+
+def _cross_key_values(
+    p: View, config: RobertaPreLayerNormConfig, states: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What cross-attention makes of an encoder's states, (B, E, C) -> keys and values of each layer, (B, H, E, D)."""
+    heads = config.num_attention_heads
+
+    def of_layer(here: View) -> tuple[np.ndarray, np.ndarray]:
+        k, v = (split_heads(affine(states, here, name)[0], heads) for name in ("self.key", "self.value"))
+        return k, v
+
+    return [of_layer(p.at(f"encoder.layer.{index}.crossattention.")) for index in range(config.num_hidden_layers)]
+
+
+def _kept(
+    memory: KeyValueCache | None, tokens: int, use_cache: bool, cross: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> KeyValueCache | None:
+    """The cache that a caller gets, with what was made of an encoder's states; its last `tokens` are new."""
+    if memory is None:
+        return None
+    if not use_cache:
+        memory.release(tokens)
+        return None
+    return memory.with_cross(cross) if cross and not memory.has_cross else memory
+
+
+def _by_kernel(
+    chosen: _Chosen,
+    p: View,
+    config: RobertaPreLayerNormConfig,
+    x: np.ndarray,
+    inputs: Inputs,
+    rows: Rows,
+    memory: KeyValueCache | None,
+    use_cache: bool,
+) -> BodyOutput:
+    """The layers where anything but head masks, relative positions and a backward is asked for."""
+    tokens = rows.shape[1]
+    cross: Sequence[tuple[np.ndarray, np.ndarray]] = () if memory is None else memory.cross or ()
+    if not cross and inputs.encoder_states is not None:
+        cross = _cross_key_values(p, config, inputs.encoder_states)
+    hidden = chosen.encoder(
+        x,
+        rows.bounds,
+        rows.keys,
+        rows.read,
+        bias=inputs.bias,
+        memory=None if memory is None else memory.places(tokens),
+        cross=(cross, inputs.encoder_bias) if cross else None,
+    )
+    return BodyOutput(hidden, rows, past_key_values=_kept(memory, tokens, use_cache, cross))
 
 
 def body(
@@ -182,14 +261,18 @@ def body(
     )
     if not (whole or use_cache or record) and inputs.plain:
         return BodyOutput(encoder(p, config, x, rows.bounds, rows.keys, rows.read), rows), None
-    if record is not None and x.dtype == np.float32:
-        backend.count_training(3 * _work(config, rows.bounds))  # the backward's products are two for each of these
-    layouts = layouts_of(rows, inputs, None if whole else rows.read, x.dtype)
     batch, tokens = rows.shape
     past = inputs.past
     if past is None and use_cache:
         past = KeyValueCache.to_continue(config, batch, x.dtype, tokens)
     memory = None if past is None else past.extended(tokens)
+    if not (whole or record) and inputs.head_masks is None:
+        chosen = _kernels_for(p, config, x, rows.bounds, 0 if past is None else past.length)
+        if chosen is not None:
+            return _by_kernel(chosen, p, config, x, inputs, rows, memory, use_cache), None
+    if record is not None and x.dtype == np.float32:
+        backend.count_training(3 * _work(config, rows.bounds))  # the backward's products are two for each of these
+    layouts = layouts_of(rows, inputs, None if whole else rows.read, x.dtype)
     stream, own, crossed, cross_key_values = [x], [], [], []
     caches: list[LayerCache | LayerInput] = []
     for index, seed in enumerate(seeds):
@@ -209,15 +292,11 @@ def body(
     last, norm_cache = _final_norm(x, p, config)
     if hidden_states == "v5":
         stream[-1] = last
-    if memory is not None and not use_cache:
-        memory.release(tokens)
-    elif memory is not None and cross_key_values and not memory.has_cross:
-        memory = memory.with_cross(cross_key_values)
     output = BodyOutput(
         take_rows(last, rows.read if whole else None),
         rows,
         hidden_states=tuple(x.reshape(batch, tokens, x.shape[1]) for x in stream) if hidden_states else None,
-        past_key_values=memory if use_cache else None,
+        past_key_values=_kept(memory, tokens, use_cache, cross_key_values),
         attentions=tuple(own) if attentions else None,
         cross_attentions=tuple(crossed) if crossed else None,
     )

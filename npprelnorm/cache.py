@@ -102,6 +102,11 @@ class KeyValueCache:
         """Whether it holds keys and values of an encoder."""
         return self._cross is not None
 
+    @property
+    def cross(self) -> tuple[tuple[np.ndarray, np.ndarray], ...] | None:
+        """Those of each layer, (B, H, E, D) each."""
+        return self._cross
+
     def __len__(self) -> int:
         return int(self._buffer.array.shape[0])
 
@@ -159,6 +164,10 @@ class KeyValueCache:
         """One layer's part of a cache that was just extended by `tokens`."""
         key, value = self._buffer.array[index, :, :, :, : self._length]
         return LayerSlot(key, value, self._length - tokens, *(self._cross[index] if self._cross else (None, None)))
+
+    def places(self, tokens: int) -> tuple[np.ndarray, int]:
+        """The buffer (N, 2, B, H, capacity, D) of a cache that was just extended by `tokens`, and where these begin."""
+        return self._buffer.array, self._length - tokens
 
     def with_cross(self, cross: Sequence[tuple[np.ndarray, np.ndarray]]) -> KeyValueCache:
         """The same with the keys and values of an encoder, (B, H, E, D) for each layer."""

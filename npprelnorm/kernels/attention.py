@@ -10,7 +10,7 @@ from . import vector_math as vm
 from .compiling import ZERO, inline, part, shared
 from .cpu import WIDTH
 from .gemm import ROWS, panels_of, tile, tiles_of
-from .primitives import bits_of_float, float_of_bits
+from .primitives import bits_of_float, float_of_bits, floats
 
 # Rows and numbers of a block of scores: 48 x 1365 float32 numbers are 256 KiB.
 _BLOCK_QUERIES = 48
@@ -60,14 +60,24 @@ def exp_row(x: Any, first: int, last: int) -> Any:
 
 
 @part
+def add_bias(scores: Any, bias_at: int, stride: int, token: int) -> None:
+    """Add to a query's scores what a mask says of its token, where there is one: rows `stride` apart at an address."""
+    if bias_at != 0:
+        bias = floats(bias_at + 4 * stride * token, scores.size)
+        for i in range(scores.size):
+            scores[i] += bias[i]
+
+
+@part
 def attend(
     q: Any, ldq: int, first_query: int, last_query: int, k: Any, v: Any, ldk: int, key_rows: Any, keys: int,
-    size: int, scale: Any, out: Any, ldo: int, scratch: Any,
+    size: int, scale: Any, bias_at: int, bias_stride: int, tokens: Any, out: Any, ldo: int, scratch: Any,
 ) -> None:  # fmt: skip
-    """out = softmax(scale q k^T) v for query rows [first_query, last_query).
+    """out = softmax(scale q k^T + bias) v for query rows [first_query, last_query).
 
     q, k, v and out are flat, begin at the first column of the head, and have rows `ldq`, `ldk`, `ldk` and `ldo` apart;
-    the first `keys` entries of `key_rows` are the rows of k and v that are seen.
+    the first `keys` entries of `key_rows` are the rows of k and v that are seen. The bias is that of each query's
+    token, which `tokens` tells; see `add_bias`.
     """
     panels, value_panels = panels_of(keys), panels_of(size)
     columns, width = panels * WIDTH, value_panels * WIDTH
@@ -116,6 +126,9 @@ def attend(
             rows = queries * (index + 1) // tiles - down
             at = down * columns
             for i in range(rows):
+                add_bias(
+                    scores[at + i * columns : at + i * columns + keys], bias_at, bias_stride, tokens[begin + down + i]
+                )
                 total = exp_row(scores, at + i * columns, at + i * columns + keys)
                 inverse[i] = np.float32(1.0) / total
             for panel in range(value_panels):
@@ -127,3 +140,35 @@ def attend(
                 to = (begin + down + i) * ldo
                 for d in range(size):
                     out[to + d] = sums[i * width + d] * inverse[i]
+
+
+# Up to so many queries, looking at keys and values where they lie costs less than packing these.
+FEW_QUERIES = 4
+
+
+@part
+def attend_few(
+    q: Any, ldq: int, first_query: int, last_query: int, k: Any, v: Any, keys: int,
+    size: int, scale: Any, bias_at: int, bias_stride: int, tokens: Any, out: Any, ldo: int, scratch: Any,
+) -> None:  # fmt: skip
+    """`attend` for a few queries and all of `keys` rows, which lie one after the other."""
+    scores, sums = scratch[:keys], scratch[keys : keys + size]
+    for row in range(first_query, last_query):
+        query = q[row * ldq : row * ldq + size]
+        for t in range(keys):
+            key = k[t * size : (t + 1) * size]
+            total = np.float32(0.0)
+            for d in range(size):
+                total += query[d] * key[d]
+            scores[t] = total * scale
+        add_bias(scores, bias_at, bias_stride, tokens[row])
+        inverse = np.float32(1.0) / exp_row(scores, 0, keys)
+        for d in range(size):
+            sums[d] = np.float32(0.0)
+        for t in range(keys):
+            value, weight = v[t * size : (t + 1) * size], scores[t]
+            for d in range(size):
+                sums[d] += weight * value[d]
+        mine = out[row * ldo : row * ldo + size]
+        for d in range(size):
+            mine[d] = sums[d] * inverse

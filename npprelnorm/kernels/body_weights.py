@@ -17,15 +17,19 @@ from .storage import FLOAT32, STORAGES
 from .weights import address, is_constant, packed
 
 # Each layer's part of the table, by place.
-LAYER = 16
+LAYER = 22
 (
     NORM1_WEIGHT, NORM1_BIAS, Q_WEIGHT, K_WEIGHT, V_WEIGHT, Q_BIAS, K_BIAS, V_BIAS,
     OUT_WEIGHT, OUT_BIAS, NORM2_WEIGHT, NORM2_BIAS, IN_WEIGHT, IN_BIAS, DOWN_WEIGHT, DOWN_BIAS,
+    CROSS_NORM_WEIGHT, CROSS_NORM_BIAS, CROSS_Q_WEIGHT, CROSS_Q_BIAS, CROSS_OUT_WEIGHT, CROSS_OUT_BIAS,
 ) = codes(LAYER)  # fmt: skip
 
 
-def _names(order: Order) -> list[str]:
-    """The names of a layer's parameters, in the order of the table."""
+def _names(order: Order, crossed: bool) -> list[str]:
+    """The names of a layer's parameters, in the order of the table; those of cross-attention only where there is one.
+
+    Its keys and values are made outside the kernel, once for an encoder's states.
+    """
     attention = [f"attention.self.{part}" for part in ("query", "key", "value")]
     return [
         *_both(f"attention.{order.attention_norm}"),
@@ -35,6 +39,15 @@ def _names(order: Order) -> list[str]:
         *_both(order.feed_forward_norm),
         *_both("intermediate.dense"),
         *_both("output.dense"),
+        *(
+            [
+                *_both(f"crossattention.{order.attention_norm}"),
+                *_both("crossattention.self.query"),
+                *_both("crossattention.output.dense"),
+            ]
+            if crossed
+            else []
+        ),
     ]
 
 
@@ -79,7 +92,7 @@ def body_weights(
     if known is not None and all(_is_still(p.params.get(name), parameter) for name, parameter in known.parameters):
         weights = known.weights
     else:
-        names, weights, constant = _tabulate(p, config.num_hidden_layers, config.family.order, threads, storage)
+        names, weights, constant = _tabulate(p, config, threads, storage)
         if constant and first is not None:
 
             def forget(dead: weakref.ref[np.ndarray]) -> None:
@@ -105,15 +118,18 @@ def _is_still(parameter: np.ndarray | None, known: weakref.ref[np.ndarray]) -> b
     return parameter is not None and parameter is known() and not parameter.flags.writeable
 
 
-def _tabulate(p: View, layers: int, order: Order, threads: int, storage: int) -> tuple[list[str], Weights, bool]:
+def _tabulate(
+    p: View, config: RobertaPreLayerNormConfig, threads: int, storage: int
+) -> tuple[list[str], Weights, bool]:
     """The names of all parameters of the layers, their table, and whether what it points to holds for good."""
+    layers, order = config.num_hidden_layers, config.family.order
     names = [p.prefix + name for name in _both("LayerNorm")] if order.has_final_norm else []
     norm = [_plain(p.params[name]) for name in names]
-    table = np.empty((layers, LAYER), np.int64)
+    table = np.zeros((layers, LAYER), np.int64)
     arrays: list[np.ndarray] = []
     constant = True
     for index in range(layers):
-        for place, tail in enumerate(_names(order)):
+        for place, tail in enumerate(_names(order, config.add_cross_attention)):
             names.append(f"{p.prefix}encoder.layer.{index}.{tail}")
             parameter = p.params[names[-1]]
             if parameter.ndim == 1 and ("LayerNorm" in tail or parameter.size % WIDTH == 0):
