@@ -57,3 +57,7 @@ TILE = host_tile()
 # (256 KiB to 2 MiB on the processors of the last ten years) while all the panels pass by.
 BLOCK_ROWS = 96
 BLOCK_DEPTH = 768
+
+# Rows of a panel that a tile asks for ahead of time. With few rows on the left each is used once, comes from main
+# memory (some 100 ns away), and is needed 1 to 5 ns after the one before it.
+AHEAD = 128

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import vector_math as vm
 from .compiling import ZERO, codes, part, shared
-from .cpu import BLOCK_DEPTH, TILE, WIDTH
+from .cpu import BLOCK_DEPTH, BLOCK_ROWS, TILE, WIDTH
 from .integer_tile import LONGEST
 from .primitives import make_tile
 from .reduced import bfloat16_tile, float16_tile, integer_tile
@@ -156,53 +156,58 @@ def linear_block(
     """
     activated = what != NOTHING and what != ADD
     block_depth = LONGEST // 2 if storage == INT12 else BLOCK_DEPTH
-    for begin in range(0, depth, block_depth):
+    blocks, count = (depth + block_depth - 1) // block_depth, last_panel - first_panel
+    # A panel's blocks one after the other, as they lie in memory; or all panels for each block of a, where the rows of
+    # a would not stay in a cache.
+    in_order = (last_row - first_row) * depth <= BLOCK_ROWS * BLOCK_DEPTH
+    for step in range(blocks * count):
+        begin = block_depth * (step % blocks if in_order else step // count)
+        panel = first_panel + (step // blocks if in_order else step % count)
         size = min(block_depth, depth - begin)
         last = begin + size == depth
-        for panel in range(first_panel, last_panel):
-            panel_at = (panel * depth + begin) * WIDTH
-            column = panel * WIDTH
-            width = min(WIDTH, columns - column)
-            at = first_row * ldc + column
-            # a strip of its own for what is wider than the rest of c, and for what goes through a long loop
-            apart = width < WIDTH or (last and activated)
-            to, to_at, ldt = (strip, ZERO, np.int64(WIDTH)) if apart else (c, at, ldc)
-            if apart and begin > 0:
-                copy_rows(strip, ZERO, np.int64(WIDTH), c, at, ldc, last_row - first_row, width)
-            start, start_at, lds = (bias, column, ZERO) if begin == 0 else (to, to_at, ldt)
-            tiles = tiles_of(last_row - first_row)
-            for index in range(tiles):
-                down = (last_row - first_row) * index // tiles
-                rows = (last_row - first_row) * (index + 1) // tiles - down
-                row = first_row + down
-                if storage == FLOAT32:
-                    tile(
-                        a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
-                        to, to_at + down * ldt, ldt, size, rows,
-                    )  # fmt: skip
-                elif storage == INT12:
-                    integer_tile(
-                        rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
-                        to, to_at + down * ldt, ldt, size, a, row_scales + row, panels, column_scales + column,
-                    )  # fmt: skip
-                elif storage == FLOAT16:
-                    float16_tile(
-                        rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
-                        to, to_at + down * ldt, ldt, size,
-                    )  # fmt: skip
-                else:
-                    bfloat16_tile(
-                        rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
-                        to, to_at + down * ldt, ldt, size,
-                    )  # fmt: skip
-                if last and what == ADD and not apart:
-                    add_rows(out, row * ldo + column, ldo, c, row * ldc + column, ldc, rows, width)
-            if last and activated:
-                activate(what, strip, (last_row - first_row) * WIDTH)
-            if apart:
-                copy_rows(c, at, ldc, strip, ZERO, np.int64(WIDTH), last_row - first_row, width)
-                if last and what == ADD:
-                    add_rows(out, first_row * ldo + column, ldo, c, at, ldc, last_row - first_row, width)
+        panel_at = (panel * depth + begin) * WIDTH
+        column = panel * WIDTH
+        width = min(WIDTH, columns - column)
+        at = first_row * ldc + column
+        # a strip of its own for what is wider than the rest of c, and for what goes through a long loop
+        apart = width < WIDTH or (last and activated)
+        to, to_at, ldt = (strip, ZERO, np.int64(WIDTH)) if apart else (c, at, ldc)
+        if apart and begin > 0:
+            copy_rows(strip, ZERO, np.int64(WIDTH), c, at, ldc, last_row - first_row, width)
+        start, start_at, lds = (bias, column, ZERO) if begin == 0 else (to, to_at, ldt)
+        tiles = tiles_of(last_row - first_row)
+        for index in range(tiles):
+            down = (last_row - first_row) * index // tiles
+            rows = (last_row - first_row) * (index + 1) // tiles - down
+            row = first_row + down
+            if storage == FLOAT32:
+                tile(
+                    a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    to, to_at + down * ldt, ldt, size, rows,
+                )  # fmt: skip
+            elif storage == INT12:
+                integer_tile(
+                    rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    to, to_at + down * ldt, ldt, size, a, row_scales + row, panels, column_scales + column,
+                )  # fmt: skip
+            elif storage == FLOAT16:
+                float16_tile(
+                    rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    to, to_at + down * ldt, ldt, size,
+                )  # fmt: skip
+            else:
+                bfloat16_tile(
+                    rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    to, to_at + down * ldt, ldt, size,
+                )  # fmt: skip
+            if last and what == ADD and not apart:
+                add_rows(out, row * ldo + column, ldo, c, row * ldc + column, ldc, rows, width)
+        if last and activated:
+            activate(what, strip, (last_row - first_row) * WIDTH)
+        if apart:
+            copy_rows(c, at, ldc, strip, ZERO, np.int64(WIDTH), last_row - first_row, width)
+            if last and what == ADD:
+                add_rows(out, first_row * ldo + column, ldo, c, at, ldc, last_row - first_row, width)
 
 
 @part

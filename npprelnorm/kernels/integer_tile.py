@@ -15,7 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .cpu import WIDTH, Tile
+from .cpu import AHEAD, WIDTH, Tile
+from .primitives import prefetch
 
 LARGEST = 2047  # of 12 bits; -2048 is never used, so that sums are symmetric
 LONGEST = (2**31 - 1) // LARGEST**2  # products that an int32 sum can hold: 512
@@ -94,6 +95,7 @@ def make_integer_tile(shape: Tile, rows: int) -> Callable[..., None]:
             k = builder.phi(_WORD)
             sums = {cell: builder.phi(sums_type) for cell in cells}
             row_start = builder.mul(k, word(WIDTH))
+            prefetch(builder, panel, builder.add(row_start, word(WIDTH * AHEAD)))
             row = [
                 builder.load(place(panel, builder.add(row_start, word(j * lanes)), sums_type), align=4)
                 for j in range(vectors)

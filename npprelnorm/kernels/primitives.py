@@ -13,11 +13,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compiling import inline
-from .cpu import Tile
+from .cpu import AHEAD, Tile
 from .storage import BFLOAT16, FLOAT16, FLOAT32
 
 _WORD, _SINGLE, _INT32 = ir.IntType(64), ir.FloatType(), ir.IntType(32)
 _HALF, _INT16 = ir.HalfType(), ir.IntType(16)
+
+
+def prefetch(builder: Any, base: Any, at: Any) -> None:
+    """Ask for the line of an element that is needed soon, into the second-level cache. Any address will do."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
+    how = [ir.Constant(_INT32, value) for value in (0, 2, 1)]  # to read, moderately close, data
+    call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(call, [builder.bitcast(builder.gep(base, [at]), byte), *how])
 
 
 def make_tile(shape: Tile, rows: int, storage: int = FLOAT32) -> Callable[..., None]:
@@ -104,6 +113,7 @@ def make_tile(shape: Tile, rows: int, storage: int = FLOAT32) -> Callable[..., N
             k = builder.phi(_WORD)
             sums = {cell: builder.phi(vector) for cell in cells}
             row_at = builder.mul(k, word(vectors * lanes))
+            prefetch(builder, panel, builder.add(row_at, word(vectors * lanes * AHEAD)))
             row = [panel_row(row_at, j) for j in range(vectors)]
             following = {}
             for i in range(rows):
