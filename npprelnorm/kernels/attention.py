@@ -1,4 +1,4 @@
-"""Attention of one head over one sequence, by blocks of queries whose scores stay in a second-level cache."""
+"""Attention of one head over one sequence: keys and values packed once, and a tile of queries at a time."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ import numpy as np
 
 from . import vector_math as vm
 from .compiling import ZERO, inline, part, shared
-from .cpu import WIDTH
-from .gemm import ROWS, panels_of, tile, tiles_of
-from .primitives import bits_of_float, float_of_bits, floats
+from .cpu import TILE, WIDTH
+from .gemm import ROWS, copy_vector, panels_of, tile, tiles_of
+from .primitives import bits_of_float, float_of_bits, floats, make_transpose
 
-# Rows and numbers of a block of scores: 48 x 1365 float32 numbers are 256 KiB.
-_BLOCK_QUERIES = 48
-_BLOCK_SCORES = 1 << 16
+LANES = TILE.lanes
+transpose = make_transpose(LANES)
 
 
 @shared
-def _queries_at_once(columns: int) -> int:
-    rows = min(_BLOCK_QUERIES, _BLOCK_SCORES // columns)
-    return max(ROWS, rows // ROWS * ROWS)
+def _stride(keys: int) -> int:
+    """How far apart the rows of scores lie: never a multiple of 4 KiB, where they would compete for one cache set."""
+    return (panels_of(keys) + 1) * WIDTH
 
 
 def scratch_size(keys: int, head_size: int) -> int:
     """Numbers of float32 scratch that `attend` needs for up to that many keys."""
     columns, width = panels_of(keys) * WIDTH, panels_of(head_size) * WIDTH
-    packed = columns * head_size + keys * width
-    return packed + _queries_at_once(columns) * columns + ROWS * width + WIDTH + ROWS
+    return WIDTH + (columns + keys) * width + max(WIDTH * width, ROWS * (_stride(keys) + 2 * width + 1))
 
 
 @inline
@@ -53,10 +51,45 @@ def exp_row(x: Any, first: int, last: int) -> Any:
     row = x[first:last]
     total = np.float32(0.0)
     for i in range(row.size):
-        e = vm.exp(row[i] - highest)
+        e = vm.exp_below(row[i] - highest)
         row[i] = e
         total += e
     return total
+
+
+@inline
+def _copy_row(x: Any, at: int, size: int, y: Any, to: int, step: int) -> None:
+    """x[at : at + size] to pieces of WIDTH numbers of y that begin `step` apart; the end of the last stays as it is."""
+    whole = size // WIDTH
+    for piece in range(whole):
+        copy_vector(x, at + piece * WIDTH, y, to + piece * step)
+    if whole * WIDTH < size:
+        rest, piece = x[at + whole * WIDTH : at + size], y[to + whole * step :]
+        for j in range(rest.size):
+            piece[j] = rest[j]
+
+
+@part
+def pack_columns(x: Any, ldx: int, rows: Any, count: int, size: int, panels: Any, room: Any) -> None:
+    """Rows of x transposed: panels (panels of count, width, WIDTH), `width` being `size` filled up to whole panels.
+
+    x is flat, its rows `ldx` apart and `size` long; the first `count` entries of `rows` say which. Columns after the
+    last are that one again; depths after `size` hold nothing of use. `room` is for one panel, (WIDTH, width).
+    """
+    width = panels_of(size) * WIDTH
+    for panel in range(panels_of(count)):
+        for j in range(WIDTH):
+            _copy_row(x, rows[min(panel * WIDTH + j, count - 1)] * ldx, size, room, j * width, WIDTH)
+        for j in range(0, WIDTH, LANES):
+            for d in range(0, width, LANES):
+                transpose(room, j * width + d, width, panels, (panel * width + d) * WIDTH + j, WIDTH)
+
+
+@part
+def pack_rows(x: Any, ldx: int, rows: Any, count: int, size: int, panels: Any) -> None:
+    """Rows of x as rows of panels (panels of size, count, WIDTH); columns after `size` hold nothing of use."""
+    for t in range(count):
+        _copy_row(x, rows[t] * ldx, size, panels, t * WIDTH, count * WIDTH)
 
 
 @part
@@ -80,66 +113,44 @@ def attend(
     token, which `tokens` tells; see `add_bias`.
     """
     panels, value_panels = panels_of(keys), panels_of(size)
-    columns, width = panels * WIDTH, value_panels * WIDTH
-    packed_k = scratch
-    packed_v = scratch[columns * size :]
-    scores = scratch[columns * size + keys * width :]
-    block = _queries_at_once(columns)
-    sums = scratch[columns * size + keys * width + block * columns :]  # (ROWS, width)
-    zeros = sums[ROWS * width :]
-    inverse = zeros[WIDTH:]
-    for j in range(WIDTH):
-        zeros[j] = np.float32(0.0)
-
-    for t in range(columns):  # (keys, D) -> (panels, D, WIDTH)
-        to = t // WIDTH * size * WIDTH + t % WIDTH
-        if t < keys:
-            at = key_rows[t] * ldk
+    columns, width, stride = panels * WIDTH, value_panels * WIDTH, _stride(keys)
+    zeros = scratch[:WIDTH]
+    packed_k = scratch[WIDTH:]
+    packed_v = packed_k[columns * width :]
+    scores = packed_v[keys * width :]  # (ROWS, stride)
+    queries = scores[ROWS * stride :]  # (ROWS, width)
+    sums = queries[ROWS * width :]  # (ROWS, width)
+    inverse = sums[ROWS * width :]
+    zeros[:] = np.float32(0.0)
+    pack_columns(k, ldk, key_rows, keys, size, packed_k, scores)
+    pack_rows(v, ldk, key_rows, keys, size, packed_v)
+    tiles = tiles_of(last_query - first_query)
+    for index in range(tiles):
+        begin = first_query + (last_query - first_query) * index // tiles
+        rows = first_query + (last_query - first_query) * (index + 1) // tiles - begin
+        for i in range(rows):
+            at = (begin + i) * ldq
+            row, to = q[at : at + size], queries[i * width : i * width + size]
             for d in range(size):
-                packed_k[to + d * WIDTH] = k[at + d] * scale
-        else:
-            for d in range(size):
-                packed_k[to + d * WIDTH] = np.float32(0.0)
-    for panel in range(value_panels):  # (keys, D) -> (value panels, keys, WIDTH)
-        filled = min(WIDTH, size - panel * WIDTH)
-        for t in range(keys):
-            at = key_rows[t] * ldk + panel * WIDTH
-            to = (panel * keys + t) * WIDTH
-            for j in range(filled):
-                packed_v[to + j] = v[at + j]
-            for j in range(filled, WIDTH):
-                packed_v[to + j] = np.float32(0.0)
-
-    for begin in range(first_query, last_query, block):
-        end = min(begin + block, last_query)
-        queries = end - begin
-        tiles = tiles_of(queries)
+                to[d] = row[d] * scale
         for panel in range(panels):
-            for index in range(tiles):
-                down = queries * index // tiles
-                tile(
-                    q, (begin + down) * ldq, ldq, packed_k, panel * size * WIDTH, zeros, ZERO, ZERO,
-                    scores, down * columns + panel * WIDTH, columns, size, queries * (index + 1) // tiles - down,
-                )  # fmt: skip
-        for index in range(tiles):
-            down = queries * index // tiles
-            rows = queries * (index + 1) // tiles - down
-            at = down * columns
-            for i in range(rows):
-                add_bias(
-                    scores[at + i * columns : at + i * columns + keys], bias_at, bias_stride, tokens[begin + down + i]
-                )
-                total = exp_row(scores, at + i * columns, at + i * columns + keys)
-                inverse[i] = np.float32(1.0) / total
-            for panel in range(value_panels):
-                tile(
-                    scores, at, columns, packed_v, panel * keys * WIDTH, zeros, ZERO, ZERO,
-                    sums, panel * WIDTH, width, keys, rows,
-                )  # fmt: skip
-            for i in range(rows):
-                to = (begin + down + i) * ldo
-                for d in range(size):
-                    out[to + d] = sums[i * width + d] * inverse[i]
+            tile(
+                queries, ZERO, width, packed_k, panel * width * WIDTH, zeros, ZERO, ZERO,
+                scores, panel * WIDTH, stride, size, rows,
+            )  # fmt: skip
+        for i in range(rows):
+            add_bias(scores[i * stride : i * stride + keys], bias_at, bias_stride, tokens[begin + i])
+            inverse[i] = np.float32(1.0) / exp_row(scores, i * stride, i * stride + keys)
+        for panel in range(value_panels):
+            tile(
+                scores, ZERO, stride, packed_v, panel * keys * WIDTH, zeros, ZERO, ZERO,
+                sums, panel * WIDTH, width, keys, rows,
+            )  # fmt: skip
+        for i in range(rows):
+            at, share = (begin + i) * ldo, inverse[i]
+            row, to = sums[i * width : i * width + size], out[at : at + size]
+            for d in range(size):
+                to[d] = row[d] * share
 
 
 # Up to so many queries, looking at keys and values where they lie costs less than packing these.

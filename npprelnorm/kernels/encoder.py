@@ -57,12 +57,14 @@ def gather_stage(counters: Any, stage: int, plan: Any, x_at: int, u_at: int) -> 
     read = integers(plan[place.READ], reads)
     task = take(counters, stage)
     while task < reads:
-        at = read[task] * width
+        at, to = read[task] * width, task * width
+        row, row_read = x[at : at + width], x_read[to : to + width]
         for i in range(width):
-            x_read[task * width + i] = x[at + i]
+            row_read[i] = row[i]
         if u_at != x_at:
+            row, row_read = u[at : at + width], u_read[to : to + width]
             for i in range(width):
-                u_read[task * width + i] = u[at + i]
+                row_read[i] = row[i]
         hand_in(counters, stage)
         task = take(counters, stage)
     wait(counters, stage, reads)

@@ -10,7 +10,7 @@ from . import vector_math as vm
 from .compiling import ZERO, codes, part, shared
 from .cpu import BLOCK_DEPTH, BLOCK_ROWS, TILE, WIDTH
 from .integer_tile import LONGEST
-from .primitives import make_tile
+from .primitives import make_mover, make_tile
 from .reduced import bfloat16_tile, float16_tile, integer_tile
 from .storage import FLOAT16, FLOAT32, INT12
 
@@ -111,15 +111,18 @@ def activate(what: int, x: Any, count: int) -> None:
             x[i] = vm.tanh(x[i])
 
 
+copy_vector, add_vector = make_mover(TILE, False), make_mover(TILE, True)
+
+
 @part
 def add_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows: int, width: int) -> None:
     """A tile of out += one of c."""
-    for i in range(rows):
-        to, at = out_at + i * ldo, c_at + i * ldc
-        if width == WIDTH:
-            for j in range(WIDTH):
-                out[to + j] += c[at + j]
-        else:
+    if width == WIDTH:
+        for i in range(rows):
+            add_vector(c, c_at + i * ldc, out, out_at + i * ldo)
+    else:
+        for i in range(rows):
+            to, at = out_at + i * ldo, c_at + i * ldc
             for j in range(width):
                 out[to + j] += c[at + j]
 
@@ -127,12 +130,12 @@ def add_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows:
 @part
 def copy_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows: int, width: int) -> None:
     """A tile of out = one of c."""
-    for i in range(rows):
-        to, at = out_at + i * ldo, c_at + i * ldc
-        if width == WIDTH:
-            for j in range(WIDTH):
-                out[to + j] = c[at + j]
-        else:
+    if width == WIDTH:
+        for i in range(rows):
+            copy_vector(c, c_at + i * ldc, out, out_at + i * ldo)
+    else:
+        for i in range(rows):
+            to, at = out_at + i * ldo, c_at + i * ldc
             for j in range(width):
                 out[to + j] = c[at + j]
 

@@ -145,6 +145,71 @@ def make_tile(shape: Tile, rows: int, storage: int = FLOAT32) -> Callable[..., N
     return function
 
 
+def make_mover(shape: Tile, added: bool) -> Callable[..., None]:
+    """A function ``move(x, x_at, y, y_at)`` that sets WIDTH numbers of y to those of x, or adds them, as vectors.
+
+    LLVM makes no vectors of a loop over so few numbers: it writes one out number by number first.
+    """
+    vector = ir.VectorType(_SINGLE, shape.lanes)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def move(typingctx: Any, x: Any, x_at: Any, y: Any, y_at: Any) -> Any:
+        signature = types.void(x, types.intp, y, types.intp)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            def place(index: int, j: int) -> Any:
+                data = context.make_array(sig.args[index])(context, builder, args[index]).data
+                offset = builder.add(args[index + 1], ir.Constant(_WORD, j * shape.lanes))
+                return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+            numbers = [builder.load(place(0, j), align=4) for j in range(shape.vectors)]
+            for j, moved in enumerate(numbers):
+                result = builder.fadd(builder.load(place(2, j), align=4), moved) if added else moved
+                builder.store(result, place(2, j), align=4)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    function: Callable[..., None] = move
+    return function
+
+
+def make_transpose(lanes: int) -> Callable[..., None]:
+    """A function that transposes a square of `lanes` rows and columns, lanes a power of two.
+
+    ``transpose(x, x_at, ldx, y, y_at, ldy)`` sets y[y_at + j ldy + i] to x[x_at + i ldx + j]. Each round interleaves
+    row i of the upper half with row i of the lower one, which turns the binary digits of an element's place in the
+    square by one; when the digits of its row and its column have changed places, it is transposed.
+    """
+    vector = ir.VectorType(_SINGLE, lanes)
+    half, rounds = lanes // 2, lanes.bit_length() - 1
+    interleaved = [number for i in range(lanes) for number in (i, lanes + i)]
+    sides = [ir.Constant(ir.VectorType(_INT32, lanes), side) for side in (interleaved[:lanes], interleaved[lanes:])]
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def transpose(typingctx: Any, x: Any, x_at: Any, ldx: Any, y: Any, y_at: Any, ldy: Any) -> Any:
+        at = types.intp
+        signature = types.void(x, at, at, y, at, at)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            def row(index: int, i: int) -> Any:
+                data = context.make_array(sig.args[index])(context, builder, args[index]).data
+                offset = builder.add(args[index + 1], builder.mul(args[index + 2], ir.Constant(_WORD, i)))
+                return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+            rows = [builder.load(row(0, i), align=4) for i in range(lanes)]
+            for _ in range(rounds):
+                rows = [builder.shuffle_vector(rows[i], rows[half + i], side) for i in range(half) for side in sides]
+            for i in range(lanes):
+                builder.store(rows[i], row(3, i), align=4)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    function: Callable[..., None] = transpose
+    return function
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def float_of_bits(typingctx: Any, bits: Any) -> Any:
     """The float32 whose bits an int32 holds."""

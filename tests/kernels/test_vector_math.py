@@ -57,6 +57,17 @@ def test_exp_underflows_through_denormals_and_overflows_to_infinity() -> None:
     assert elementwise("exp")(F([88.8, 1e30, np.inf])).tolist() == [math.inf] * 3
 
 
+def test_exp_of_what_lies_below_the_highest() -> None:
+    """exp to the bit down to 2^-126, then 0 or a little more, and nothing else at the lowest."""
+    exp, exp_below = elementwise("exp"), elementwise("exp_below")
+    x = np.linspace(-87.33, 0.0, 100_001).astype(F)
+    np.testing.assert_array_equal(exp_below(x), exp(x))
+    below = np.linspace(-1000.0, -87.33, 100_001).astype(F)
+    assert np.abs(exp_below(below) - exp(below)).max() <= np.finfo(F).tiny
+    assert not exp_below(below[below < -88.0]).any()
+    np.testing.assert_array_equal(exp_below(F([-np.inf, -0.0, np.nan, np.finfo(F).min])), F([0.0, 1.0, np.nan, 0.0]))
+
+
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "tanh"])
 def test_activations_against_float64(name: str) -> None:
     """By norm, and at each number by what float32 can hold of the exact value and of x times the spacing of 1."""
