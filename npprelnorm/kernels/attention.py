@@ -93,10 +93,10 @@ def pack_rows(x: Any, ldx: int, rows: Any, count: int, size: int, panels: Any) -
 
 
 @part
-def add_bias(scores: Any, bias_at: int, stride: int, token: int) -> None:
+def add_bias(scores: Any, bias_at: int, stride: int, tokens: Any, query: int) -> None:
     """Add to a query's scores what a mask says of its token, where there is one: rows `stride` apart at an address."""
     if bias_at != 0:
-        bias = floats(bias_at + 4 * stride * token, scores.size)
+        bias = floats(bias_at + 4 * stride * tokens[query], scores.size)
         for i in range(scores.size):
             scores[i] += bias[i]
 
@@ -139,7 +139,7 @@ def attend(
                 scores, panel * WIDTH, stride, size, rows,
             )  # fmt: skip
         for i in range(rows):
-            add_bias(scores[i * stride : i * stride + keys], bias_at, bias_stride, tokens[begin + i])
+            add_bias(scores[i * stride : i * stride + keys], bias_at, bias_stride, tokens, begin + i)
             inverse[i] = np.float32(1.0) / exp_row(scores, i * stride, i * stride + keys)
         for panel in range(value_panels):
             tile(
@@ -172,7 +172,7 @@ def attend_few(
             for d in range(size):
                 total += query[d] * key[d]
             scores[t] = total * scale
-        add_bias(scores, bias_at, bias_stride, tokens[row])
+        add_bias(scores, bias_at, bias_stride, tokens, row)
         inverse = np.float32(1.0) / exp_row(scores, 0, keys)
         for d in range(size):
             sums[d] = np.float32(0.0)

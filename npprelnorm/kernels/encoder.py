@@ -34,8 +34,8 @@ from .body_weights import (
     Weights,
 )  # fmt: skip
 from .compiling import ONE, THREE, TWO, ZERO, entry, inline, part
-from .cpu import BLOCK_ROWS, WIDTH
-from .gemm import ADD, NOTHING, panels_of
+from .cpu import WIDTH
+from .gemm import ADD, NOTHING, STRIP, panels_of
 from .plan import PLAN, PLAN_SIZE
 from .primitives import float_of_bits, floats, integers
 from .reduced import room_size
@@ -237,7 +237,7 @@ def encoder(
     most_keys = int(lengths.max()) + (memory[1] if memory else 0)
     if cross:
         most_keys = max(most_keys, cross[0][0][0].shape[2])
-    own = 8 * most_keys + 4 * max(BLOCK_ROWS * WIDTH, scratch_size(most_keys, size))
+    own = 8 * most_keys + 4 * max(STRIP, scratch_size(most_keys, size))
     own = -(-own // 64) * 64
     stream = np.array(x, np.float32, order="C")  # a copy: the residual stream runs through it
     most = max(n, rows)  # a row may be read twice

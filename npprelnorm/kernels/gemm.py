@@ -30,6 +30,11 @@ ACTIVATION_CODES = {
 }
 
 ROWS = TILE.rows
+# Rows that lie a multiple of 4 KiB apart (so many numbers) compete for the same 8 or so places of a first-level cache;
+# where there are more than half as many, they are copied closer together first.
+_PAGE, _FEW_ROWS = 1024, 4
+# What `linear_block` needs: a panel's column of the result, and a block of the left matrix.
+STRIP = BLOCK_ROWS * (WIDTH + BLOCK_DEPTH + WIDTH)
 _tile_1 = make_tile(TILE, min(1, ROWS))
 _tile_2 = make_tile(TILE, min(2, ROWS))
 _tile_3 = make_tile(TILE, min(3, ROWS))
@@ -141,6 +146,15 @@ def copy_rows(out: Any, out_at: int, ldo: int, c: Any, c_at: int, ldc: int, rows
 
 
 @part
+def _move_closer(a: Any, a_at: int, lda: int, block: Any, ldb: int, rows: int, size: int) -> None:
+    """A block (rows, size) = one of a."""
+    for i in range(rows):
+        row, to = a[a_at + i * lda : a_at + i * lda + size], block[i * ldb : i * ldb + size]
+        for k in range(size):
+            to[k] = row[k]
+
+
+@part
 def linear_block(
     a: Any, lda: int, first_row: int, last_row: int, panels: Any, depth: int, bias: Any,
     first_panel: int, last_panel: int, columns: int, c: Any, ldc: int,
@@ -150,7 +164,7 @@ def linear_block(
 
     All arrays are flat. a (rows, depth) has rows `lda` apart; panels is (panels, depth, WIDTH); bias fills whole
     panels; c and out (rows, columns) have rows `ldc` and `ldo` apart; where `what` is `ADD`, c is added to out.
-    `strip` is room for one panel's column of c, (last_row - first_row, WIDTH).
+    `strip` is room (`STRIP`) for one panel's column of c, (last_row - first_row, WIDTH), and for a block of a.
     The memory of the panels is as `storage` says. For `INT12` that of a is whole numbers too, `lda` and depth
     count pairs, and scales of rows and columns begin at a[row_scales] and panels[column_scales].
 
@@ -159,15 +173,28 @@ def linear_block(
     """
     activated = what != NOTHING and what != ADD
     block_depth = LONGEST // 2 if storage == INT12 else BLOCK_DEPTH
-    blocks, count = (depth + block_depth - 1) // block_depth, last_panel - first_panel
+    height, blocks, count = last_row - first_row, (depth + block_depth - 1) // block_depth, last_panel - first_panel
     # A panel's blocks one after the other, as they lie in memory; or all panels for each block of a, where the rows of
     # a would not stay in a cache.
-    in_order = (last_row - first_row) * depth <= BLOCK_ROWS * BLOCK_DEPTH
+    in_order = height * depth <= BLOCK_ROWS * BLOCK_DEPTH
+    crowded = lda % _PAGE == 0 and height > _FEW_ROWS and storage != INT12
+    block, ldb = a, lda
+    if crowded:
+        block, ldb = strip[BLOCK_ROWS * WIDTH :], (depth if in_order else block_depth) + WIDTH
     for step in range(blocks * count):
         begin = block_depth * (step % blocks if in_order else step // count)
         panel = first_panel + (step // blocks if in_order else step % count)
         size = min(block_depth, depth - begin)
         last = begin + size == depth
+        block_at = first_row * lda + begin  # where the first row's part of this block lies
+        if crowded and in_order:
+            if step == 0:
+                _move_closer(a, first_row * lda, lda, block, ldb, height, depth)
+            block_at = begin
+        elif crowded:
+            if panel == first_panel:
+                _move_closer(a, block_at, lda, block, ldb, height, size)
+            block_at = ZERO
         panel_at = (panel * depth + begin) * WIDTH
         column = panel * WIDTH
         width = min(WIDTH, columns - column)
@@ -176,16 +203,16 @@ def linear_block(
         apart = width < WIDTH or (last and activated)
         to, to_at, ldt = (strip, ZERO, np.int64(WIDTH)) if apart else (c, at, ldc)
         if apart and begin > 0:
-            copy_rows(strip, ZERO, np.int64(WIDTH), c, at, ldc, last_row - first_row, width)
+            copy_rows(strip, ZERO, np.int64(WIDTH), c, at, ldc, height, width)
         start, start_at, lds = (bias, column, ZERO) if begin == 0 else (to, to_at, ldt)
-        tiles = tiles_of(last_row - first_row)
+        tiles = tiles_of(height)
         for index in range(tiles):
-            down = (last_row - first_row) * index // tiles
-            rows = (last_row - first_row) * (index + 1) // tiles - down
+            down = height * index // tiles
+            rows = height * (index + 1) // tiles - down
             row = first_row + down
             if storage == FLOAT32:
                 tile(
-                    a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    block, block_at + down * ldb, ldb, panels, panel_at, start, start_at + down * lds, lds,
                     to, to_at + down * ldt, ldt, size, rows,
                 )  # fmt: skip
             elif storage == INT12:
@@ -195,22 +222,22 @@ def linear_block(
                 )  # fmt: skip
             elif storage == FLOAT16:
                 float16_tile(
-                    rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    rows, block, block_at + down * ldb, ldb, panels, panel_at, start, start_at + down * lds, lds,
                     to, to_at + down * ldt, ldt, size,
                 )  # fmt: skip
             else:
                 bfloat16_tile(
-                    rows, a, row * lda + begin, lda, panels, panel_at, start, start_at + down * lds, lds,
+                    rows, block, block_at + down * ldb, ldb, panels, panel_at, start, start_at + down * lds, lds,
                     to, to_at + down * ldt, ldt, size,
                 )  # fmt: skip
             if last and what == ADD and not apart:
                 add_rows(out, row * ldo + column, ldo, c, row * ldc + column, ldc, rows, width)
         if last and activated:
-            activate(what, strip, (last_row - first_row) * WIDTH)
+            activate(what, strip, height * WIDTH)
         if apart:
-            copy_rows(c, at, ldc, strip, ZERO, np.int64(WIDTH), last_row - first_row, width)
+            copy_rows(c, at, ldc, strip, ZERO, np.int64(WIDTH), height, width)
             if last and what == ADD:
-                add_rows(out, first_row * ldo + column, ldo, c, at, ldc, last_row - first_row, width)
+                add_rows(out, first_row * ldo + column, ldo, c, at, ldc, height, width)
 
 
 @part

@@ -6,8 +6,7 @@ import numpy as np
 
 from ..ops.linear import LinearCache
 from .compiling import ONE, ZERO, entry
-from .cpu import BLOCK_ROWS, WIDTH
-from .gemm import NOTHING
+from .gemm import NOTHING, STRIP
 from .primitives import floats, integers
 from .reduced import room_size
 from .stages import linear_stage
@@ -22,7 +21,7 @@ def run_linear(
     strips_at: int, counters_at: int, storage: int, room_at: int,
 ) -> None:  # fmt: skip
     """c = a @ weight + bias, then an activation; the table at `weights_at` has the two addresses."""
-    strip = floats(strips_at + thread * 4 * BLOCK_ROWS * WIDTH, BLOCK_ROWS * WIDTH)
+    strip = floats(strips_at + thread * 4 * STRIP, STRIP)
     linear_stage(
         stages_at(counters_at, 2), ONE, threads, a_at, depth, rows, integers(weights_at, 2), ZERO, ONE,
         ONE, depth, columns, c_at, columns, what, c_at, strip, storage, ZERO, room_at,
@@ -49,7 +48,7 @@ def linear(
     y = np.empty((*x.shape[:-1], columns), np.float32)
     panels, biases = packed(weight, threads, storage), filled_up(bias)
     table = np.array([address(panels), address(biases)])
-    strips, shared = aligned(threads * BLOCK_ROWS * WIDTH), counters(2)
+    strips, shared = aligned(threads * STRIP), counters(2)
     room = aligned(room_size(rows, depth) if storage == INT12 else 0)
     arguments = (address(plain), rows, depth, address(table), columns, address(y), int(what), threads)
     more = (address(strips), address(shared), storage, address(room))

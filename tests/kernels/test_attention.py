@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kernel_calls import norm_error, random
 
 from npprelnorm.kernels.attention import attend, pack_columns, scratch_size
-from npprelnorm.kernels.compiling import part
+from npprelnorm.kernels.compiling import ZERO, part
 from npprelnorm.kernels.cpu import AVX2, AVX512, NEON, PLAIN, WIDTH, Tile
 from npprelnorm.kernels.primitives import floats, integers, make_mover, make_transpose
 from npprelnorm.kernels.weights import address
@@ -29,6 +29,7 @@ def run(
     attend(
         floats(q_at, numbers), ld, first, last, floats(k_at, numbers), floats(v_at, numbers), ld,
         integers(key_rows_at, keys), keys, size, np.float32(1.0) / np.sqrt(np.float32(size)),
+        ZERO, ZERO, integers(key_rows_at, keys),  # no bias, so that nobody asks which tokens these are
         floats(out_at, numbers), ld, floats(scratch_at, scratch_size),
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from npprelnorm.kernels.compiling import part
 from npprelnorm.kernels.cpu import AVX2, AVX512, NEON, PLAIN, WIDTH, Tile
 from npprelnorm.kernels.linear import linear
 from npprelnorm.kernels.primitives import floats, make_tile
+from npprelnorm.kernels.storage import supported
 from npprelnorm.kernels.weights import address, pack
 from npprelnorm.ops import activations
 from npprelnorm.ops import linear as reference
@@ -50,8 +51,23 @@ def test_error_by_norm(rows: int, depth: int, columns: int) -> None:
     )
 
 
-def test_threads_and_company_change_no_bit() -> None:
-    x, weight, bias = random(1, 250, 900), random(2, 333, 900), random(3, 333)
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+def test_rows_that_compete_for_the_cache_are_copied_closer_together(storage: str) -> None:
+    """Rows 4 KiB apart, in two blocks of depth: five or more are copied, a few whole, many block by block."""
+    if storage not in supported():
+        pytest.skip(f"this processor has no {storage}")
+    x, weight, bias = random(1, 200, 1024), random(2, 40, 1024), random(3, 40)
+    whole, _ = linear(x, weight, bias, weight_dtype=storage)
+    bound = {"float32": UNIT * 32, "float16": 3e-4, "bfloat16": 2.2e-3}[storage]
+    assert norm_error(whole, exact(x, weight, bias)) <= bound
+    for first, last in ((0, 4), (4, 9), (9, 49), (49, 200)):
+        alone, _ = linear(x[first:last], weight, bias, weight_dtype=storage)
+        np.testing.assert_array_equal(alone, whole[first:last])
+
+
+@pytest.mark.parametrize("depth", [900, 1024])
+def test_threads_and_company_change_no_bit(depth: int) -> None:
+    x, weight, bias = random(1, 250, depth), random(2, 333, depth), random(3, 333)
     whole, _ = linear(x, weight, bias)
     for threads in (2, 3, 8):
         np.testing.assert_array_equal(linear(x, weight, bias, threads=threads)[0], whole)
