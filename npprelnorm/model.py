@@ -28,8 +28,6 @@ def output_gradient(
 ) -> np.ndarray:
     """Both shares of the logits' gradient: the one given, and the one that comes through the loss."""
     parts = [part for part in (d.get("logits"), from_loss) if part is not None]
-    if not parts:
-        raise InputError("cotangents is empty; give an array for at least one field of the output")
     return (parts[0] if len(parts) == 1 else parts[0] + parts[1]).reshape(logits_shape)
 
 
@@ -46,18 +44,26 @@ def checked_cotangents(
     differentiable: Collection[str],
     dtype: np.dtype[np.floating],
 ) -> dict[str, np.ndarray]:
-    """What a caller of `vjp` gave, as arrays of the shapes of the output's fields."""
+    """What a caller of `vjp` gave, as arrays of the shapes of the output's fields: at least one."""
+    given = cotangents(output) if callable(cotangents) else cotangents
+    have = [field for field in differentiable if field in output]
+    if not isinstance(given, Mapping):
+        what = "None" if given is None else f"of type {type(given).__name__}"
+        raise InputError(f"cotangents is {what}; give a dict of arrays by field of the output: {', '.join(have)}")
+    if not given:
+        raise InputError(f"cotangents is empty; give an array for at least one field of the output: {', '.join(have)}")
     result = {}
-    for name, value in (cotangents(output) if callable(cotangents) else cotangents).items():
-        if name not in output or name not in differentiable:
-            have = [field for field in differentiable if field in output]
+    for name, value in given.items():
+        if name not in have:
             raise InputError(f"cotangents holds {name!r}; allowed for this output: {', '.join(have)}")
-        array = np.asarray(value, dtype)
+        array = as_array(f"the cotangent of {name}", value)
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"the cotangent of {name} has dtype {array.dtype}; give floats")
         if array.shape != output[name].shape:
             raise InputError(
                 f"the cotangent of {name} has shape {array.shape}; it must have the output's, {output[name].shape}"
             )
-        result[name] = array
+        result[name] = array.astype(dtype, copy=False)
     return result
 
 
@@ -288,7 +294,7 @@ class BodyModel(PreTrainedModel):
         Raises
         ------
         InputError
-            For a field that the output lacks or that has no backward, or an array of another shape.
+            Without any field, for one that the output lacks or that has no backward, or an array of another shape.
         """
         g = Gradients(self.params, frozen, input_grads)
         first = first_layer_needed(g, self.base_prefix, self.config.num_hidden_layers)

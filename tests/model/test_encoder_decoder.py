@@ -239,6 +239,8 @@ def test_what_is_missing_is_said() -> None:
         model.loss_and_grads(**inputs, input_grads=["head_mask"])
     with pytest.raises(InputError, match="cotangents holds 'past_key_values'; allowed for this output: loss, logits"):
         model.vjp({"past_key_values": 1.0}, **inputs)
+    with pytest.raises(InputError, match=r"cotangents is empty; .*: loss, logits, encoder_last_hidden_state$"):
+        model.vjp({}, **inputs)
     for name in ("decoder_start_token_id", "pad_token_id"):
         other = random_pair(12, **{name: None})
         with pytest.raises(InputError, match=f"{name} of the pair's configuration is None.*model.config.{name}"):

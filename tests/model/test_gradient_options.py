@@ -166,12 +166,30 @@ def test_errors(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("cotangents", "message"),
     [
-        ({}, "cotangents is empty"),
+        (None, "cotangents is None; give a dict of arrays by field of the output: loss, logits"),
+        (1.0, "cotangents is of type float; give a dict"),
+        (lambda output: [output.logits], "cotangents is of type list; give a dict"),
         ({"hidden_states": 1.0}, "cotangents holds 'hidden_states'; allowed for this output: loss, logits"),
         ({"logits": np.ones((1, 2))}, r"cotangent of logits has shape \(1, 2\); it must have .* \(2, 6, 19\)"),
+        ({"logits": "ones"}, "the cotangent of logits has dtype <U4; give floats"),
+        ({"logits": [[1.0], [1.0, 2.0]]}, "the cotangent of logits has rows of different lengths"),
+        ({"logits": None}, "the cotangent of logits is not an array of numbers"),
     ],
 )
 def test_errors_of_cotangents(cotangents: Any, message: str) -> None:
     model, inputs = model_and_inputs("ForMaskedLM")
     with pytest.raises(InputError, match=message):
         model.vjp(cotangents, **inputs)
+
+
+FIELDS = {"Model": "last_hidden_state, pooler_output", "ForQuestionAnswering": "loss, start_logits, end_logits"}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("nothing", [{}, lambda output: {}], ids=["mapping", "function"])
+def test_nothing_to_go_back_from_is_an_error_of_every_class(head: str, nothing: Any) -> None:
+    model, inputs = model_and_inputs(head)
+    fields = FIELDS.get(head, "loss, logits")
+    message = f"^cotangents is empty; give an array for at least one field of the output: {fields}$"
+    with pytest.raises(InputError, match=message):
+        model.vjp(nothing, **inputs)
