@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import choice_of_names, random_generator
 from .encoder_decoder_base import DECODER, ENCODER, PROJECTION, PreTrainedPair
 from .errors import InputError
 from .gradients import frozen_names
@@ -126,17 +127,15 @@ class EncoderDecoderModel(PreTrainedPair):
 
         As `RobertaPreLayerNormModel.vjp`; fields are ``"loss"``, ``"logits"`` and ``"encoder_last_hidden_state"``.
         """
-        unknown = sorted(set(input_grads) - _INPUT_GRADIENTS.keys())
-        if unknown:
-            raise InputError(f"input_grads holds {unknown[0]!r}; allowed: {', '.join(_INPUT_GRADIENTS)}")
+        wanted_grads = choice_of_names("input_grads", input_grads, _INPUT_GRADIENTS)
         labels, given, of_encoder, of_decoder = self._split(input_ids, attention_mask, inputs)
         if given is not None:
             raise InputError("gradients do not go through encoder_outputs; give input_ids")
         still = frozen_names(self.params, frozen)
-        generator = None if rng is None else np.random.default_rng(rng)
+        generator = None if rng is None else random_generator(rng)
 
         def options(prefix: str) -> dict[str, Any]:
-            wanted = [name for part, name in map(_INPUT_GRADIENTS.__getitem__, input_grads) if part == prefix]
+            wanted = [name for part, name in map(_INPUT_GRADIENTS.__getitem__, wanted_grads) if part == prefix]
             held = [name.removeprefix(prefix) for name in still if name.startswith(prefix)]
             return {"rng": generator, "recompute": recompute, "frozen": held, "input_grads": wanted}
 
@@ -238,7 +237,7 @@ class EncoderDecoderModel(PreTrainedPair):
             encoder_outputs=encoder_outputs,
             generation_config=generation_config,
             changes=settings,
-            rng=rng,
+            rng=random_generator(rng),
             tokenizer=tokenizer,
             streamer=streamer,
             progress=progress,

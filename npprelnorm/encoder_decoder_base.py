@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .arguments import random_generator
 from .encoder_decoder_config import EncoderDecoderConfig
 from .errors import CheckpointMismatchError, InputError
 from .generation.settings import GenerationSettings
@@ -37,7 +38,7 @@ class PreTrainedPair:
         self, config: EncoderDecoderConfig, *, rng: int | np.random.Generator = 0, dtype: str = "float32"
     ) -> None:
         config.validate()
-        generator, kind = np.random.default_rng(rng), compute_dtype(dtype)
+        generator, kind = random_generator(rng), compute_dtype(dtype)
         parts = (
             RobertaPreLayerNormModel(config.encoder, rng=generator, dtype=dtype),
             RobertaPreLayerNormForCausalLM(config.decoder, rng=generator, dtype=dtype),
@@ -138,7 +139,7 @@ class PreTrainedPair:
         CheckpointNotFoundError, CheckpointFormatError, CheckpointMismatchError, ConfigError, InputError
             As from `from_pretrained` of the parts.
         """
-        generator, kind = np.random.default_rng(rng), compute_dtype(dtype)
+        generator, kind = random_generator(rng), compute_dtype(dtype)
         of_part: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
         for name in [name for name in options if name.startswith((*of_part,)) and name != "decoder_start_token_id"]:
             part, _, option = name.partition("_")
@@ -191,7 +192,7 @@ class PreTrainedPair:
             init_missing=init_missing,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             tied_weights=tied_weights,
-            rng=np.random.default_rng(rng),
+            rng=random_generator(rng),
             config_overrides=config_overrides,
         )
         encoder, decoder = pair.encoder, pair.decoder

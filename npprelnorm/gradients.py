@@ -8,6 +8,7 @@ from fnmatch import translate
 
 import numpy as np
 
+from .arguments import choice_of_names, collection_of_names, shown
 from .errors import InputError
 from .ops.linear import LinearCache, linear_backward_input, linear_backward_weight, sum_rows
 from .ops.normalization import LayerNormCache
@@ -33,21 +34,15 @@ class Gradients:
     Raises
     ------
     InputError
-        For a pattern that matches no name, or an input that has no gradient.
+        For a pattern that matches no name, an input that has no gradient, or what is no collection of strings.
     """
 
     def __init__(
         self, params: Mapping[str, np.ndarray], frozen: Collection[str] = (), inputs: Collection[str] = ()
     ) -> None:
-        for option, value in (("frozen", frozen), ("input_grads", inputs)):
-            if isinstance(value, str):
-                raise InputError(f"{option} is the string {value!r}; give a collection of strings, such as [{value!r}]")
-        unknown = sorted(set(inputs) - set(INPUT_GRADIENTS))
-        if unknown:
-            raise InputError(f"input_grads holds {unknown[0]!r}; allowed: {', '.join(INPUT_GRADIENTS)}")
         self._params = params
         self._trainable = set(params) - frozen_names(params, frozen)
-        self._inputs = frozenset(inputs)
+        self._inputs = frozenset(choice_of_names("input_grads", inputs, INPUT_GRADIENTS))
         self._values: dict[str, np.ndarray] = {}
 
     def wants(self, name: str) -> bool:
@@ -110,10 +105,11 @@ def frozen_names(names: Iterable[str], patterns: Collection[str]) -> set[str]:
     """The names that match any of the shell-style patterns; each must match at least one."""
     every = list(names)
     result: set[str] = set()
-    for pattern in patterns:
+    for pattern in collection_of_names("frozen", patterns):
         matches = set(filter(re.compile(translate(pattern)).match, every))
         if not matches:
-            raise InputError(f"frozen holds {pattern!r}, which matches no parameter; names are such as {every[0]!r}")
+            pattern = shown(pattern)
+            raise InputError(f"frozen holds {pattern}, which matches no parameter; names are such as {every[0]!r}")
         result |= matches
     return result
 

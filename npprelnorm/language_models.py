@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import random_generator
 from .body import Recording
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError, InputWarning
@@ -271,7 +272,7 @@ class RobertaPreLayerNormForCausalLM(LMModel):
             input_ids,
             attention_mask,
             settings=put_together(self.generation_config, generation_config, settings),
-            rng=rng,
+            rng=random_generator(rng),
             tokenizer=tokenizer,
             streamer=streamer,
             progress=progress,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import random_generator, shown
 from .body import BodyCache, BodyOutput, Recording, body, body_backward, first_layer_needed, pooler, pooler_backward
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError
@@ -100,7 +101,7 @@ class BodyModel(PreTrainedModel):
     ) -> tuple[BodyOutput, BodyCache | None]:
         """Run the body for the tokens that `reading` names; by default for all, or with `packed` for the real ones."""
         if not isinstance(packed, bool):
-            raise InputError(f"packed is {packed!r}; allowed: False, True")
+            raise InputError(f"packed is {shown(packed)}; allowed: False, True")
         if hidden_states_convention not in CONVENTIONS:
             raise InputError(f"hidden_states_convention is {hidden_states_convention!r}; allowed: 'v5', 'v4'")
         config = self.config
@@ -297,8 +298,10 @@ class BodyModel(PreTrainedModel):
             Without any field, for one that the output lacks or that has no backward, or an array of another shape.
         """
         g = Gradients(self.params, frozen, input_grads)
+        if not isinstance(recompute, bool):
+            raise InputError(f"recompute is {shown(recompute)}; allowed: False, True")
         first = first_layer_needed(g, self.base_prefix, self.config.num_hidden_layers)
-        generator = None if rng is None else np.random.default_rng(rng)
+        generator = None if rng is None else random_generator(rng)
         output, cache = self._forward(Recording(first, generator, recompute), **inputs)
         self._backward(checked_cotangents(cotangents, output, self.differentiable, self.dtype), cache, g)
         return output, g.finish()

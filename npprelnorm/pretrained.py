@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from .arguments import random_generator
 from .config import RobertaPreLayerNormConfig
 from .errors import BackendWarning, CheckpointMismatchError, ConfigError, InputError
 from .params import BASE_PREFIX, Params, Shapes, body_shapes, initial
@@ -82,7 +83,7 @@ class PreTrainedModel:
     def _draw(
         self, config: RobertaPreLayerNormConfig, pooler: bool, rng: int | np.random.Generator, dtype: str
     ) -> None:
-        generator = np.random.default_rng(rng)
+        generator = random_generator(rng)
         self._check_config(config)
         kind = compute_dtype(dtype)
         shapes = self.shapes(config, pooler=pooler)
@@ -240,7 +241,7 @@ class PreTrainedModel:
             init_missing=init_missing,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             tied_weights=tied_weights,
-            rng=np.random.default_rng(rng),
+            rng=random_generator(rng),
             config_overrides=config_overrides,
         )
         model._store_weights(weight_dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .arguments import random_generator
 from .config import RobertaPreLayerNormConfig
 from .config_checks import check_size
 from .errors import InputError
@@ -26,7 +27,7 @@ def resized(
         size = -(-size // multiple) * multiple
     check_size("vocab_size", size)
     pad = config.pad_token_id if config.pad_token_id is None or config.pad_token_id < size else None
-    generator = None if mean_resizing and rng is None else np.random.default_rng(rng)
+    generator = None if mean_resizing and rng is None else random_generator(rng)
     head = config.family.lm_head
     tables = ("embeddings.word_embeddings.weight", head.decoder + ".weight")
     biases = (head.bias, head.decoder + ".bias")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import whole_number
 from ..errors import InputError
 
 MASK = "<mask>"
@@ -155,9 +156,7 @@ class Grammar:
         n : int
         seed : int
         """
-        if n < 0 or seed < 0:
-            raise InputError(f"n is {n} and seed {seed}; both must be 0 or more")
-        rng = np.random.default_rng(seed)
+        n, rng = whole_number("n", n), np.random.default_rng(whole_number("seed", seed))
         kinds = rng.choice(len(self._templates), n, p=[t.probability for t in self._templates])
         drawers = [[_Drawer(factor) for factor in template.factors] for template in self._templates]
         result = []

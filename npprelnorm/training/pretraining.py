@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import whole_number
 from ..errors import DataError, InputError
 from ..heads import IGNORE
 from ..language_models import RobertaPreLayerNormForMaskedLM
@@ -226,7 +227,7 @@ def masked_loss(
         ``loss``, nats a hidden token; ``accuracy``, how often the likeliest token is the right one. The same seed
         hides the same tokens.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_number("seed", seed))
     total, right, count = 0.0, 0, 0
     for start in range(0, len(data.packed), batch_size):
         batch = data.collate(np.arange(start, min(start + batch_size, len(data.packed))), rng)
@@ -247,6 +248,6 @@ def split(texts: Sequence[str], part: float, seed: int) -> tuple[list[str], list
         raise InputError(f"eval_part is {part}; allowed: 0 up to, but not with, 1")
     count = min(round(part * len(texts)), len(texts) - 1) if texts else 0
     held = np.zeros(len(texts), np.bool_)
-    held[np.random.default_rng([seed, 2]).permutation(len(texts))[:count]] = True
+    held[np.random.default_rng([whole_number("seed", seed), 2]).permutation(len(texts))[:count]] = True
     train = [text for text, out in zip(texts, held, strict=True) if not out]
     return train, [text for text, out in zip(texts, held, strict=True) if out]

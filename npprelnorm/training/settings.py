@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..arguments import shown
 from ..errors import InputError
 from .schedules import SCHEDULES
 
@@ -110,7 +111,7 @@ class TrainingSettings:
             right = type(value).__name__ == kind  # a bool is no int here, and an int no bool
         if not right:
             expected = re.sub(r"\[.*", " of str", annotation)
-            raise InputError(f"{name} is {value!r}; it must be of type {expected}")
+            raise InputError(f"{name} is {shown(value)}; it must be of type {expected}")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON gives them back."""

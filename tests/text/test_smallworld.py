@@ -198,7 +198,7 @@ def test_wrong_use_is_told() -> None:
         world.log_probability("The cow <mask>.")
     with pytest.raises(InputError, match="n is -1"):
         world.sentences(-1, seed=0)
-    with pytest.raises(InputError, match="seed -2"):
+    with pytest.raises(InputError, match="seed is -2"):
         world.sentences(1, seed=-2)
     one = Table(("x",), (("a",),))
     with pytest.raises(InputError, match=r"slot t\.y"):
