@@ -5,31 +5,31 @@
     python -m benchmarks --only 'train*' --rounds 9       some of them; the other rows of the results file stay
     python -m benchmarks --growth --only 'growth-*'       growth of the cost with length, batch and model size
     python -m benchmarks --report --write-readme          measure nothing, write what the results file has
+    python -m benchmarks kernels                          the matrix kernels beside BLAS and what the machine can do
 
-Results go to results.json and results.md in the work folder, after each workload. An engine takes part if its packages
-are installed: torch and transformers; onnxruntime and openvino (and onnx and onnxscript, to export the model).
+Results go to results.json and results.md in the work folder (kernels.json and kernels.md), after each row. An engine
+takes part if its packages are installed: torch and transformers; onnxruntime and openvino (and onnx and onnxscript, to
+export the model).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-from npprelnorm.files import read_json, write_json, write_text
+from npprelnorm.files import write_json, write_text
 
+from . import kernels
 from .child import ROOT
 from .engines import ENGINES, Engine, missing_packages
 from .errors import BenchmarkError
 from .installed import installed_sizes
-from .machine import cores, setup
+from .machine import cores
 from .report import document, for_readme, overview, write_readme
+from .results import load_results, matching, put_row
 from .runner import Plan, measure
 from .workloads import Workload, workloads
-
-RESULT_BYTES = 64 << 20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,9 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of workloads, or patterns such as 'train*'")
+    parser.add_argument("what", nargs="?", choices=("engines", "kernels"), default="engines", help="by default engines")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of rows, or patterns such as 'train*'")
     parser.add_argument("--growth", action="store_true", help="the optional workloads too")
-    parser.add_argument("--engines", nargs="+", metavar="NAME", help="names of engines, or patterns")
+    parser.add_argument("--engines", nargs="+", metavar="NAME", help="names of columns, or patterns")
     parser.add_argument("--rounds", type=_positive, help="turns of each engine (default 7; 2 with --quick)")
     parser.add_argument("--threads", type=_positive, default=cores(), help="threads of each engine (default: all)")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds that an answer may take (default 900)")
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="folder for models and results (default build/benchmarks)")
     parser.add_argument("--report", action="store_true", help="measure nothing; write the reports again")
     parser.add_argument("--write-readme", action="store_true", help="put the table into README.md")
-    parser.add_argument("--list", action="store_true", help="show workloads and engines, and end")
+    parser.add_argument("--list", action="store_true", help="show what there is to measure, and end")
     return parser
 
 
@@ -68,23 +69,25 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.what == "kernels":
+        return _kernels(options)
     chosen = _chosen(options)
     engines = _engines(options.engines)
     if options.list:
         _show(chosen, engines)
         return 0
-    work = (options.work or ROOT / "build" / ("benchmarks-quick" if options.quick else "benchmarks")).resolve()
-    rounds = options.rounds or (2 if options.quick else 7)
-    plan = Plan(engines, rounds, options.threads, work, options.timeout, lambda text: print(text, flush=True))
-    results = _results(work / "results.json", options)
+    work = _work(options)
+    plan = Plan(engines, _rounds(options), options.threads, work, options.timeout, lambda text: print(text, flush=True))
+    order = [one.name for one in workloads(quick=options.quick)]
+    results = load_results(work / "results.json", options.threads, order, report=options.report)
+    if not options.report:
+        results["installed_mb"] = installed_sizes(ROOT)
     for workload in () if options.report else chosen:
         print(f"{workload.name} ({workload.title})", flush=True)
-        results["rows"][workload.name] = measure(workload, plan)
-        # in the order of the list, whatever was measured when
-        names = [one.name for one in workloads(quick=options.quick)]
-        results["rows"] = {name: results["rows"][name] for name in names if name in results["rows"]}
+        row = measure(workload, plan)
+        put_row(results, workload.name, row, order)
         write_json(work / "results.json", results)
-        print(overview({"rows": {workload.name: results["rows"][workload.name]}}, (workload.group,)), flush=True)
+        print(overview({"rows": {workload.name: row}}, (workload.group,)), flush=True)
     if not results["rows"]:
         raise BenchmarkError(f"{work / 'results.json'} has no results; run without --report first")
     write_text(work / "results.md", document(results))
@@ -94,48 +97,54 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _kernels(options: argparse.Namespace) -> int:
+    if options.growth or options.write_readme:
+        raise BenchmarkError("--growth and --write-readme are for the table of engines; leave them out with kernels")
+    if options.list:
+        kernels.show()
+        return 0
+    kernels.run(
+        _work(options),
+        threads=options.threads,
+        rounds=_rounds(options),
+        timeout=options.timeout,
+        quick=options.quick,
+        only=options.only,
+        engines=options.engines,
+        report=options.report,
+    )
+    return 0
+
+
+def _work(options: argparse.Namespace) -> Path:
+    work = options.work or ROOT / "build" / ("benchmarks-quick" if options.quick else "benchmarks")
+    return Path(work).resolve()
+
+
+def _rounds(options: argparse.Namespace) -> int:
+    return int(options.rounds or (2 if options.quick else 7))
+
+
 def _chosen(options: argparse.Namespace) -> list[Workload]:
     everything = [one for one in workloads(quick=options.quick) if options.growth or one.group != "growth"]
-    names = [one.name for one in everything]
-    for pattern in options.only or ():
-        if not any(fnmatch(name, pattern) for name in names):
-            raise BenchmarkError(f"no workload is called {pattern!r}; there are: {', '.join(names)}")
-    return [one for one in everything if not options.only or any(fnmatch(one.name, p) for p in options.only)]
+    names = matching(options.only, [one.name for one in everything], "workload")
+    return [one for one in everything if one.name in names]
 
 
 def _engines(patterns: list[str] | None) -> list[Engine]:
-    for pattern in patterns or ():
-        if not any(fnmatch(engine.name.lower(), pattern.lower()) for engine in ENGINES):
-            raise BenchmarkError(f"no engine is called {pattern!r}; there are: {', '.join(e.name for e in ENGINES)}")
-    return [e for e in ENGINES if not patterns or any(fnmatch(e.name.lower(), p.lower()) for p in patterns)]
+    names = matching(patterns, [engine.name for engine in ENGINES], "engine")
+    return [engine for engine in ENGINES if engine.name in names]
 
 
 def _show(chosen: list[Workload], engines: list[Engine]) -> None:
+    width = 2 + max(len(one.name) for one in (*chosen, *engines))
     for workload in chosen:
-        print(f"{workload.name:28}{workload.title}")
+        print(f"{workload.name:{width}}{workload.title}")
     print()
     for engine in engines:
         missing = missing_packages(engine)
-        print(f"{engine.name:28}{'not installed: ' + ', '.join(missing) if missing else 'installed'}")
-
-
-def _results(path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """What was measured before on the same machine with the same versions, to be added to."""
-    if options.report:
-        if not path.exists():
-            raise BenchmarkError(f"{path} does not exist; run without --report first")
-        return read_json(path, max_bytes=RESULT_BYTES)
-    now = setup(options.threads)
-    if path.exists():
-        before = read_json(path, max_bytes=RESULT_BYTES)
-        if before["setup"] != now:
-            changed = sorted(key for key in now if before["setup"].get(key) != now[key])
-            raise BenchmarkError(
-                f"{path} was measured with another {', '.join(changed)}; rows are only comparable on one set-up: "
-                "move the file away, or name another --work"
-            )
-        return before | {"installed_mb": installed_sizes(ROOT)}
-    return {"setup": now, "installed_mb": installed_sizes(ROOT), "rows": {}}
+        print(f"{engine.name:{width}}{'not installed: ' + ', '.join(missing) if missing else 'installed'}")
+    print(f"\n{'kernels':{width}}matrix products; `python -m benchmarks kernels --list` names them")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 def amount(value: float, unit: str) -> str:
     """Three digits that matter: "31.2 ms", "1.53 s", "867 MB"."""
     if unit == "s" and value < 1:
-        value, unit = value * 1000, "ms"
+        value, unit = (value * 1e3, "ms") if value >= 1e-3 else (value * 1e6, "µs")
     digits = 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:,.{digits}f} {unit}"
 
@@ -35,12 +35,13 @@ def overview(results: Mapping[str, Any], groups: tuple[str, ...]) -> str:
     """One line for each workload of these groups, one column for each engine that measured any of them."""
     rows = [row for row in results["rows"].values() if row["group"] in groups]
     names = known(name for row in rows for name in row["samples"])
-    lines = [_line("work", *names), _line("---", *("---:" for _ in names))]
-    lines += [_line(row["title"], *(_cell(row, name) for name in names)) for row in rows]
+    lines = [line("work", *names), line("---", *("---:" for _ in names))]
+    lines += [line(row["title"], *(_cell(row, name) for name in names)) for row in rows]
     return "\n".join(lines)
 
 
-def _line(*cells: str) -> str:
+def line(*cells: str) -> str:
+    """A line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
@@ -64,8 +65,8 @@ def _ours(name: str) -> bool:
 def details(results: Mapping[str, Any]) -> str:
     """Every figure: spread, number of samples, error; and why an engine has none."""
     lines = [
-        _line("work", "engine", "median", "quartiles", "samples", "to torch", "to best peer", "error"),
-        _line("---", "---", "---:", "---:", "---:", "---:", "---:", "---:"),
+        line("work", "engine", "median", "quartiles", "samples", "to torch", "to best peer", "error"),
+        line("---", "---", "---:", "---:", "---:", "---:", "---:", "---:"),
     ]
     for row in results["rows"].values():
         unit = row["unit"]
@@ -75,14 +76,24 @@ def details(results: Mapping[str, Any]) -> str:
             ratios = (times(figures[key]) if figures[key] else "-" for key in ("to_torch", "to_best_peer"))
             error = "reference" if name == row["reference"] else f"{row['errors'][name]:.1e}"
             median, count = amount(figures["median"], unit), str(figures["samples"])
-            lines.append(_line(row["title"], name, median, f"{low} - {high}", count, *ratios, error))
+            lines.append(line(row["title"], name, median, f"{low} - {high}", count, *ratios, error))
         for name, reason in row["problems"].items():
-            lines.append(_line(row["title"], name, reason.replace("|", "/"), "", "", "", "", ""))
+            lines.append(line(row["title"], name, reason.replace("|", "/"), "", "", "", "", ""))
     return "\n".join(lines)
 
 
 def explanation(results: Mapping[str, Any]) -> str:
     """What the figures are, on what machine."""
+    return (
+        f"Medians; random weights, float32 unless named otherwise, {results['setup']['threads']} thread(s) for each "
+        "engine, one process an engine, taking turns. In parentheses: how many times better than torch / than the best "
+        "float32 peer (bold), as the median over the rounds. Memory is private memory, mapped files included; the "
+        f"files of a cold start are in the system's cache.\n\n{circumstances(results)}"
+    )
+
+
+def circumstances(results: Mapping[str, Any]) -> str:
+    """The machine, the versions, the days, and whether other work disturbed."""
     setup = results["setup"]
     versions = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
     extensions = f" ({', '.join(setup['extensions'])})" if setup["extensions"] else ""
@@ -93,10 +104,6 @@ def explanation(results: Mapping[str, Any]) -> str:
         f" **Other work took up to {others:.0%} of the machine meanwhile: times are poor.**" if others > BUSY else ""
     )
     return (
-        f"Medians; random weights, float32 unless named otherwise, {setup['threads']} thread(s) for each engine, "
-        "one process an engine, taking turns. In parentheses: how many times better than torch / than the best "
-        "float32 peer (bold), as the median over the rounds. Memory is private memory, mapped files included; the "
-        "files of a cold start are in the system's cache.\n\n"
         f"{setup['processor']}{extensions}, {setup['cores']} cores, {setup['memory_gb']} GB, {setup['system']}; "
         f"Python {setup['python']}, {versions}; NumPy with {setup['blas']}. Measured {measured}.{caveat}"
     )
@@ -104,9 +111,9 @@ def explanation(results: Mapping[str, Any]) -> str:
 
 def sizes(results: Mapping[str, Any]) -> str:
     """The installed sizes."""
-    lines = [_line("installed, with all that it needs", "MB"), _line("---", "---:")]
+    lines = [line("installed, with all that it needs", "MB"), line("---", "---:")]
     for name, value in results["installed_mb"].items():
-        lines.append(_line(name, value if isinstance(value, str) else f"{value:,.0f}"))
+        lines.append(line(name, value if isinstance(value, str) else f"{value:,.0f}"))
     return "\n".join(lines)
 
 
