@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from .errors import InputError, TokenizerError
+from .errors import InputError
 from .files import write_json, write_text
 from .tokenizer_files import FILE_NAMES, TokenizerFiles, read_tokenizer, rust_errors, settings_to_save, to_json
+from .tokenizer_inputs import batch_of_texts, check_text, checked_ids
 
-MAX_TEXT_CHARACTERS = 1 << 20  # two novels; about 2 seconds and 400 MB
 _STRATEGIES = ("longest_first", "only_first", "only_second")
 
 
@@ -127,7 +127,7 @@ class Tokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """Id of a token as the vocabulary spells it (``Ġ`` for a space), None if there is no such token."""
-        _check_text(token, "the token")
+        check_text(token, "the token")
         number: int | None = self._backend.token_to_id(token)
         return number
 
@@ -142,7 +142,7 @@ class Tokenizer:
 
     def convert_ids_to_tokens(self, ids: Any) -> list[str | None]:
         """Tokens of several ids."""
-        return [self._backend.id_to_token(number) for number in _ids(ids)]
+        return [self._backend.id_to_token(number) for number in checked_ids(ids)]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """The text that tokens, spelled as in the vocabulary, stand for."""
@@ -290,7 +290,7 @@ class Tokenizer:
         overflowing: bool,
     ) -> tuple[list[Any], list[int]]:
         """Encodings of the library, and which text each of them is from."""
-        batch = _batch(text, text_pair)
+        batch = batch_of_texts(text, text_pair)
         limits = None
         if truncation:
             limits = self._limits(truncation, max_length, stride, text_pair is not None, add_special_tokens)
@@ -373,71 +373,9 @@ class Tokenizer:
     def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
         """Text of one row of ids; ids without a token (beyond the vocabulary) leave nothing."""
         with rust_errors("the ids cannot be decoded"):
-            text: str = self._backend.decode(_ids(ids), skip_special_tokens=skip_special_tokens)
+            text: str = self._backend.decode(checked_ids(ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def batch_decode(self, rows: Any, skip_special_tokens: bool = False) -> list[str]:
         """Texts of several rows of ids."""
         return [self.decode(row, skip_special_tokens) for row in rows]
-
-
-def _batch(text: Any, text_pair: Any) -> list[Any]:
-    """A checked list of texts or pairs."""
-    first = _texts(text, "text")
-    if text_pair is None:
-        return first
-    second = _texts(text_pair, "text_pair")
-    if isinstance(text, str) != isinstance(text_pair, str) or len(first) != len(second):
-        raise InputError(
-            f"text is {_count(text)} and text_pair {_count(text_pair)}; give two strings, or two lists of one length"
-        )
-    return list(zip(first, second, strict=True))
-
-
-def _count(text: Any) -> str:
-    return "one string" if isinstance(text, str) else f"a list of {len(text)}"
-
-
-def _texts(value: Any, name: str) -> list[str]:
-    if isinstance(value, str):
-        _check_text(value, name)
-        return [value]
-    if not isinstance(value, list | tuple | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim != 1):
-        raise InputError(f"{name} is a {type(value).__name__}; give a string or a list of strings")
-    for index, item in enumerate(value):
-        _check_text(item, f"{name}[{index}]")
-    return list(value)
-
-
-def _check_text(text: Any, name: str) -> None:
-    if not isinstance(text, str):
-        advice = "decode it first" if isinstance(text, bytes) else "give a string"
-        raise InputError(f"{name} is a {type(text).__name__}, not a string; {advice}")
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise TokenizerError(f"{name} has {len(text)} characters, more than {MAX_TEXT_CHARACTERS}; cut it into parts")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"{name} has half a character (the lone surrogate {text[error.start]!r}) at position {error.start}; "
-            "read the text with the encoding that it was written in"
-        ) from None
-
-
-def _ids(ids: Any) -> list[int]:
-    """A checked list of ids."""
-    try:
-        array = np.asarray(ids)
-    except ValueError:  # rows of different lengths
-        array = np.empty((0, 0))
-    if array.ndim > 1:
-        raise InputError("ids are more than one row; use batch_decode")
-    if array.size == 0:
-        return []
-    if array.dtype.kind not in "iu":
-        raise InputError(f"ids are of type {array.dtype}; they must be whole numbers")
-    if array.min() < 0 or array.max() > 0xFFFFFFFF:
-        wrong = array.min() if array.min() < 0 else array.max()
-        raise InputError(f"{wrong} is not a token id; take out what is not a token, such as labels of -100")
-    numbers: list[int] = array.reshape(-1).tolist()
-    return numbers

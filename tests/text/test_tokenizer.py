@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from npprelnorm.assets import embedded_model_path
 from npprelnorm.config import RobertaPreLayerNormConfig
 from npprelnorm.errors import CheckpointNotFoundError, InputError, NpprelnormError, TokenizerError
-from npprelnorm.tokenizer import MAX_TEXT_CHARACTERS, Tokenizer
+from npprelnorm.tokenizer import Tokenizer
+from npprelnorm.tokenizer_inputs import MAX_TEXT_CHARACTERS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "tokenizer.json").read_text())["records"]
 TOKENIZER = Tokenizer.from_pretrained(embedded_model_path())
