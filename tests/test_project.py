@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from readme import readme_examples, run_example
 
 import npprelnorm
 
@@ -136,24 +137,15 @@ def test_plain_pytest_deselects_reference_tests_and_m_reference_selects_them(tmp
         assert re.findall(r"::(\w+) PASSED", done.stdout) == [name]
 
 
-def readme_examples() -> list[str]:
-    """The Python blocks of the README, in order."""
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-
-
 def test_the_readme_has_examples() -> None:
     assert len(readme_examples()) >= 3
 
 
 @pytest.mark.parametrize("number", range(len(readme_examples())))
 def test_readme_example_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each example runs by itself, in an empty folder, and a comment ``# -> value`` says what it gives."""
+    """In an empty folder."""
     monkeypatch.chdir(tmp_path)
-    code = readme_examples()[number]
-    names: dict[str, object] = {}
-    exec(compile(code, f"README.md, example {number + 1}", "exec"), names)
-    for expression, value in re.findall(r"^(.+?)  # -> (.+)$", code, re.MULTILINE):
-        assert repr(eval(expression, names)) == value
+    run_example(readme_examples()[number])
 
 
 def test_every_command_in_the_readme_exists() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from readme import readme_examples, run_example
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5")
@@ -97,6 +98,13 @@ def test_the_command_follows_the_files(ours: Any, capsys: pytest.CaptureFixture[
     assert main(["embed", "--model", str(FOLDER), "--no-normalize", TEXTS[0]]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert abs(np.linalg.norm(json.loads(line)["embedding"]) - 1) > 0.1
+
+
+def test_the_readme_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = readme_examples("py")
+    assert packaged.__name__ in example
+    run_example(example)
 
 
 def random_texts() -> list[str]:
