@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..arguments import shown
 from ..errors import InputError
 from .schedules import SCHEDULES
 
@@ -110,6 +109,8 @@ class TrainingSettings:
         else:
             right = type(value).__name__ == kind  # a bool is no int here, and an int no bool
         if not right:
+            from ..arguments import shown  # which loads NumPy; the help of commands reads the settings without
+
             expected = re.sub(r"\[.*", " of str", annotation)
             raise InputError(f"{name} is {shown(value)}; it must be of type {expected}")
 
