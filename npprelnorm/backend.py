@@ -109,9 +109,21 @@ def kernels_for(work: float) -> ModuleType | None:
     if _kernels is None and name == "auto":
         with _lock:
             _done += work
-        if _done < LOADING or (_done < COMPILING and not _compiled("run_encoder")):
+        if _done < LOADING or (_done < COMPILING and not _compiled("run_encoder", "run_dots", "run_top_k")):
             return None
     return load_kernels(name == "numba")
+
+
+def kernels_in_use() -> ModuleType | None:
+    """The kernels, if they compute already or are wanted by name; None: the reference is to.
+
+    For what is a part of a forward whose work `kernels_for` has been told of: with "auto" it never changes over.
+    """
+    _share_threads()
+    name = chosen_backend()
+    if name == "numpy" or _failed:
+        return None
+    return load_kernels(True) if _kernels is None and name == "numba" else _kernels
 
 
 def count_training(work: float) -> None:
@@ -171,12 +183,12 @@ def load_twins(by_name: bool = True) -> ModuleType | None:
         return _twins
 
 
-def _compiled(kernel: str) -> bool:
+def _compiled(*kernels: str) -> bool:
     if importlib.util.find_spec("numba") is None:
         return False
     from .kernels.cache_folder import is_compiled
 
-    return is_compiled(kernel)
+    return all(map(is_compiled, kernels))
 
 
 def _warn(error: Exception, which: str = "") -> None:

@@ -14,9 +14,10 @@ from .gradients import frozen_names
 from .heads import IGNORE, label_loss, label_loss_backward
 from .inputs import as_array, as_floats, as_integers
 from .model import Cotangents, checked_cotangents
-from .ops.linear import LinearCache, linear, linear_backward_input, linear_backward_weight, sum_rows
+from .ops.linear import LinearCache, linear_backward_input, linear_backward_weight, sum_rows
 from .outputs import BaseModelOutput, Seq2SeqLMOutput
 from .params import Params, View
+from .stored import affine
 
 DECODER_ARGUMENT = "decoder_"  # what the arguments of the decoder begin with
 _SHARED = ("output_attentions", "output_hidden_states", "hidden_states_convention")
@@ -264,7 +265,7 @@ class EncoderDecoderModel(PreTrainedPair):
         """The encoder's states (B, S, C) in the decoder's width; unchanged where they have it."""
         if not self.config.has_projection:
             return states, None
-        return linear(states, *View(self.params).affine(PROJECTION))
+        return affine(states, View(self.params), PROJECTION)
 
     def shift_right(self, labels: np.ndarray) -> np.ndarray:
         """The decoder's input that labels (B, T) stand for: the start token, then all labels but the last."""

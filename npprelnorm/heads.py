@@ -16,7 +16,7 @@ from .gradients import GradientView
 from .inputs import as_array, as_floats, as_integers
 from .layers import Rng
 from .ops.dropout import DropoutCache, dropout, dropout_backward
-from .ops.linear import LinearCache, linear, linear_backward_input
+from .ops.linear import LinearCache, linear_backward_input
 from .ops.losses import (
     CrossEntropyCache,
     binary_cross_entropy,
@@ -25,9 +25,10 @@ from .ops.losses import (
     mean_squared_error_backward,
 )
 from .ops.normalization import LayerNormCache
+from .ops.top_k import TopK
 from .params import View
 from .rows import Reading
-from .stored import affine, stored_linear
+from .stored import affine, stored_linear, stored_top_k
 from .twins import ACTIVATIONS, cross_entropy, cross_entropy_backward, layer_norm, tanh, tanh_backward
 
 IGNORE = -100
@@ -61,13 +62,30 @@ def lm_head(p: View, hidden: np.ndarray, config: RobertaPreLayerNormConfig) -> t
 
     Always the exact gelu, whatever the feed-forward blocks use; save for BERT, which uses theirs.
     """
+    x, dense_cache, activation_cache, norm_cache = _lm_transform(p, hidden, config)
+    weight, bias = _lm_decoder(config)
+    logits, decoder_cache = stored_linear(x, p[weight], p[bias], p.weight_dtype)
+    return logits, LMHeadCache(dense_cache, activation_cache, norm_cache, decoder_cache)
+
+
+def lm_head_top_k(
+    p: View, hidden: np.ndarray, config: RobertaPreLayerNormConfig, k: int, among: np.ndarray | None = None
+) -> TopK:
+    """The `k` largest logits of each row that `lm_head` gives, for inference: see `ops.top_k.top_k`. hidden (R, C)."""
+    x = _lm_transform(p, hidden, config)[0]
+    weight, bias = _lm_decoder(config)
+    return stored_top_k(x, p[weight], p[bias], p.weight_dtype, k, among)
+
+
+def _lm_transform(
+    p: View, hidden: np.ndarray, config: RobertaPreLayerNormConfig
+) -> tuple[np.ndarray, LinearCache, tuple[np.ndarray, ...], LayerNormCache]:
+    """LN(gelu(h W^T + b)), and what the backward needs."""
     names = config.family.lm_head
     x, dense_cache = affine(hidden, p, names.dense)
     x, activation_cache = ACTIVATIONS[names.activation or config.hidden_act][0](x)
     x, norm_cache = layer_norm(x, *p.affine(names.norm), config.layer_norm_eps)
-    weight, bias = _lm_decoder(config)
-    logits, decoder_cache = stored_linear(x, p[weight], p[bias], p.weight_dtype)
-    return logits, LMHeadCache(dense_cache, activation_cache, norm_cache, decoder_cache)
+    return x, dense_cache, activation_cache, norm_cache
 
 
 def lm_head_backward(
@@ -97,10 +115,10 @@ def classification_head(
 ) -> tuple[np.ndarray, ClassificationHeadCache]:
     """A linear map of tanh of a linear map of each sequence's first row, dropout before each. (B, C) -> (B, K)."""
     x, dropped = dropout(hidden, drop, rng)
-    x, dense_cache = linear(x, *p.affine("classifier.dense"))
+    x, dense_cache = affine(x, p, "classifier.dense")
     x, activation_cache = tanh(x)
     x, dropped_inner = dropout(x, drop, rng)
-    logits, out_proj_cache = linear(x, *p.affine("classifier.out_proj"))
+    logits, out_proj_cache = affine(x, p, "classifier.out_proj")
     return logits, ClassificationHeadCache(dropped, dense_cache, activation_cache, dropped_inner, out_proj_cache)
 
 
@@ -124,7 +142,7 @@ def linear_head(
 ) -> tuple[np.ndarray, LinearHeadCache]:
     """A linear map after dropout. (..., C) -> (..., K)."""
     x, dropped = dropout(hidden, drop, rng)
-    logits, linear_cache = linear(x, *p.affine(name))
+    logits, linear_cache = affine(x, p, name)
     return logits, LinearHeadCache(dropped, linear_cache)
 
 

@@ -22,11 +22,13 @@ from .heads import (
     label_loss_backward,
     lm_head,
     lm_head_backward,
+    lm_head_top_k,
     next_token_labels,
     real_and_labelled,
 )
 from .inputs import as_array, as_floats
 from .model import BodyModel, output_gradient
+from .ops.top_k import TopK
 from .outputs import CausalLMOutput, MaskedLMOutput
 from .params import Params, Shapes, View, linear_shapes, norm_shapes
 from .rows import Columns, Reading
@@ -58,13 +60,56 @@ class LMModel(BodyModel):
         -------
         numpy.ndarray, (..., V)
         """
+        rows, shape = self._hidden_rows(hidden)
+        logits, _ = self._lm_head(rows)
+        return logits.reshape(*shape, self.config.vocab_size)
+
+    def top_tokens(self, hidden: Any, k: int, among: Any = None) -> TopK:
+        """The tokens of the largest logits of any rows of the body's last hidden state, and their probabilities.
+
+        With the kernels nothing is kept of the other logits, up to some tens of rows.
+
+        Parameters
+        ----------
+        hidden : floats (R, C)
+            Rows of the last hidden state.
+        k : int
+            How many tokens, at least 1; at most as many as there are.
+        among : booleans (V,), optional
+            Tokens that may be chosen; all by default. Probabilities are always among all.
+
+        Returns
+        -------
+        TopK
+            ``ids`` (R, K), best first and of equal ones the lower id first, their ``logits``, and the method
+            ``probabilities()``, (R, K).
+
+        Raises
+        ------
+        InputError
+            For a `k` below 1, or arrays of another shape.
+        """
+        rows, shape = self._hidden_rows(hidden)
+        if len(shape) != 1:
+            raise InputError(f"hidden has shape {(*shape, rows.shape[1])}; expected (rows, {rows.shape[1]})")
+        if type(k) is not int or k < 1:
+            raise InputError(f"k is {k!r}; it must be a whole number from 1")
+        if among is not None:
+            among = as_array("among", among)
+            if among.dtype != np.bool_ or among.shape != (self.config.vocab_size,):
+                raise InputError(
+                    f"among has shape {among.shape} and dtype {among.dtype}; "
+                    f"expected booleans of shape ({self.config.vocab_size},)"
+                )
+        return lm_head_top_k(View(self.params, "", self.weight_dtype), rows, self.config, k, among)
+
+    def _hidden_rows(self, hidden: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Checked rows (R, C), and the shape that they had, without its last axis."""
         array = as_array("hidden", hidden)
         width = self.config.hidden_size
         if array.shape[-1:] != (width,):
             raise InputError(f"hidden has shape {array.shape}; expected (..., {width})")
-        rows = as_floats("hidden", array.reshape(-1, width), (None, width), self.dtype)
-        logits, _ = self._lm_head(rows)
-        return logits.reshape(*array.shape[:-1], self.config.vocab_size)
+        return as_floats("hidden", array.reshape(-1, width), (None, width), self.dtype), array.shape[:-1]
 
     def _lm_head(self, hidden: np.ndarray, record: Recording | None = None) -> tuple[np.ndarray, Any]:
         return lm_head(View(self.params, "", "float32" if record else self.weight_dtype), hidden, self.config)

@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import InputError, NpprelnormError
 from ..inputs import as_integers
 from ..ops.attention import softmax
+from ..ops.top_k import largest
 from ..params import View
-from ..pipelines.base import best
 from ..twins import layer_norm
 from .recorded import require_model
 
@@ -124,9 +124,8 @@ def logit_lens_top(model: Any, *, k: int = 5, positions: Any = None, **inputs: A
         if not np.isfinite(logits).all():  # NaN has no place in an order
             raise NpprelnormError("the logits hold NaN or infinity: are the weights damaged? (`npprelnorm inspect`)")
         scores = softmax(logits)  # (B, P, V)
-        vocabulary = np.arange(scores.shape[-1])
-        chosen = np.array([[best(vocabulary, row, k) for row in rows] for rows in scores]).reshape(
-            *scores.shape[:2], min(k, len(vocabulary))
+        chosen = np.array([[largest(row, k) for row in rows] for rows in scores]).reshape(
+            *scores.shape[:2], min(k, scores.shape[-1])
         )
         final = chosen[..., :1] if final is None else final
         ranks.append((logits > np.take_along_axis(logits, final, axis=-1)).sum(axis=-1))

@@ -162,12 +162,3 @@ def as_texts(texts: Any) -> list[str]:
     if not isinstance(texts, list | tuple | np.ndarray):
         raise InputError(f"the input is a {type(texts).__name__}; give a string or a list of strings")
     return list(texts)
-
-
-def best(ids: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
-    """The `count` ids of highest score, best first; of equal scores the lower id first (`ids` ascend)."""
-    if count < len(ids):
-        least = np.partition(scores, -count)[-count]
-        keep = scores >= least
-        ids, scores = ids[keep], scores[keep]
-    return ids[np.argsort(-scores, kind="stable")[:count]]

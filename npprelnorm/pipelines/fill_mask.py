@@ -1,4 +1,4 @@
-"""fill-mask: the most likely tokens for each mask. B batch, M masks of all texts of a batch, C hidden, V vocabulary."""
+"""fill-mask: the most likely tokens for each mask. M masks of all texts of a batch, C hidden, V vocabulary."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import InputError, InputWarning
 from ..language_models import RobertaPreLayerNormForMaskedLM
-from ..ops.attention import softmax
-from .base import Batch, Pipeline, as_texts, best
+from ..ops.top_k import TopK
+from .base import Batch, Pipeline, as_texts
 
 
 class FillMaskPipeline(Pipeline):
@@ -65,7 +65,7 @@ class FillMaskPipeline(Pipeline):
         """
         if type(top_k) is not int or top_k < 1:
             raise InputError(f"top_k is {top_k!r}; it must be a whole number from 1")
-        allowed = None if targets is None else self._target_ids(targets)
+        among = None if targets is None else self._among(targets)
         rows = self.encode(as_texts(texts), truncation=truncation)
         masks = [np.flatnonzero(row == self.tokenizer.mask_token_id) for row in rows]
         for index, places in enumerate(masks):
@@ -77,36 +77,37 @@ class FillMaskPipeline(Pipeline):
                 )
         answers: list[Any] = [None] * len(rows)
         for batch in self.batches(rows):
-            scores = iter(self._probabilities(batch))
+            found = self._best(batch, top_k, among)
+            scored = zip(found.ids.tolist(), found.probabilities().tolist(), strict=True)
             for index in batch.indices:
                 filled = [
-                    self._candidates(rows[index], place, next(scores), top_k, allowed, alone=len(masks[index]) == 1)
+                    self._candidates(rows[index], place, *next(scored), alone=len(masks[index]) == 1)
                     for place in masks[index].tolist()
                 ]
                 answers[index] = filled[0] if len(filled) == 1 else filled
         return list(answers[0]) if isinstance(texts, str) else answers
 
-    def _probabilities(self, batch: Batch) -> np.ndarray:
-        """(M, V), mask after mask; only these rows go through the vocabulary projection, the costliest step of all."""
+    def _best(self, batch: Batch, top_k: int, among: np.ndarray | None) -> TopK:
+        """The best tokens, mask after mask; only these rows meet the vocabulary, which is the costliest step of all."""
         masked = batch.input_ids == self.tokenizer.mask_token_id
         hidden = self.model.base(batch.input_ids, batch.attention_mask, read=masked).last_hidden_state  # (M, C)
-        return softmax(self.model.lm_head(hidden))
+        found: TopK = self.model.top_tokens(hidden, top_k, among)
+        return found
 
     def _candidates(
-        self, row: np.ndarray, place: int, scores: np.ndarray, top_k: int, allowed: np.ndarray | None, *, alone: bool
+        self, row: np.ndarray, place: int, tokens: list[int], scores: list[float], *, alone: bool
     ) -> list[dict[str, Any]]:
-        """The best tokens for one mask of a text; `alone` if it is its only one."""
-        ids = np.arange(len(scores)) if allowed is None else allowed
+        """The best tokens for one mask of a text with their scores; `alone` if it is its only one."""
         candidates = []
-        for token in best(ids, scores[ids], top_k):
+        for token, score in zip(tokens, scores, strict=True):
             filled = row.copy()
             filled[place] = token
             if self.tokenizer.pad_token_id is not None:
                 filled = filled[filled != self.tokenizer.pad_token_id]
             candidates.append(
                 {
-                    "score": float(scores[token]),
-                    "token": int(token),
+                    "score": score,
+                    "token": token,
                     "token_str": self.tokenizer.decode(token),
                     # with several masks the others have to stay visible, and they are special tokens too
                     "sequence": self.tokenizer.decode(filled, skip_special_tokens=alone),
@@ -114,8 +115,8 @@ class FillMaskPipeline(Pipeline):
             )
         return candidates
 
-    def _target_ids(self, targets: str | Sequence[str]) -> np.ndarray:
-        """Ids of the targets, each once and in ascending order."""
+    def _among(self, targets: str | Sequence[str]) -> np.ndarray:
+        """Which tokens are targets, (V,) booleans."""
         names = as_texts(targets)
         limit = self.model.config.vocab_size
         ids: set[int] = set()
@@ -138,4 +139,6 @@ class FillMaskPipeline(Pipeline):
             ids.add(found[0])
         if not ids:
             raise InputError("targets is empty; name at least one word, or leave it out to score all tokens")
-        return np.array(sorted(ids), np.int64)
+        among = np.zeros(limit, np.bool_)
+        among[list(ids)] = True
+        return among

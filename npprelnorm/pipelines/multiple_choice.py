@@ -10,7 +10,8 @@ import numpy as np
 from ..classifiers import RobertaPreLayerNormForMultipleChoice
 from ..errors import InputError
 from ..ops.attention import softmax
-from .base import Pipeline, best
+from ..ops.top_k import largest
+from .base import Pipeline
 
 
 class MultipleChoicePipeline(Pipeline):
@@ -68,7 +69,7 @@ class MultipleChoicePipeline(Pipeline):
 
 
 def _ranked(options: list[str], scores: np.ndarray) -> list[dict[str, Any]]:
-    order = best(np.arange(len(options)), scores, len(options)).tolist()
+    order = largest(scores, len(options)).tolist()
     return [{"index": index, "choice": options[index], "score": float(scores[index])} for index in order]
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from ..classifiers import RobertaPreLayerNormForQuestionAnswering
 from ..errors import InputError, NpprelnormError
 from ..ops.attention import softmax
-from .base import Pipeline, best
+from ..ops.top_k import largest
+from .base import Pipeline
 
 
 class Example(NamedTuple):
@@ -188,7 +189,7 @@ def best_spans(
     scores = p_start[starts] * p_end[ends]
     if not np.isfinite(scores).all():
         raise NpprelnormError("the scores are NaN: are the weights damaged? (`npprelnorm inspect`)")
-    chosen = best(np.arange(len(scores)), scores, count)
+    chosen = largest(scores, count)
     return Spans(starts[chosen], ends[chosen], scores[chosen], float(p_start[0] * p_end[0]))
 
 

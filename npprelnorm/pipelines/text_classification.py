@@ -11,7 +11,8 @@ from ..classifiers import RobertaPreLayerNormForSequenceClassification
 from ..errors import InputError
 from ..ops.activations import sigmoid
 from ..ops.attention import softmax
-from .base import Pipeline, best
+from ..ops.top_k import largest
+from .base import Pipeline
 
 _FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "sigmoid": sigmoid,
@@ -90,7 +91,7 @@ class TextClassificationPipeline(Pipeline):
         return "softmax"
 
     def _labels(self, scores: np.ndarray, count: int | None) -> list[dict[str, Any]]:
-        order = best(np.arange(len(scores)), scores, len(scores) if count is None else count)
+        order = largest(scores, len(scores) if count is None else count)
         return [{"label": self.model.config.id2label[int(i)], "score": float(scores[i])} for i in order]
 
 

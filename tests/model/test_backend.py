@@ -67,7 +67,7 @@ def test_auto_changes_over_when_the_reference_has_done_as_much(
     monkeypatch: pytest.MonkeyPatch, compiled: bool, price: float
 ) -> None:
     stand_in(monkeypatch)
-    monkeypatch.setattr(backend, "_compiled", lambda kernel: compiled)
+    monkeypatch.setattr(backend, "_compiled", lambda *kernels: compiled)
     assert backend.kernels_for(0.4 * price) is None
     assert backend.kernels_for(0.4 * price) is None
     assert backend.kernels_for(0.4 * price) is KERNELS
@@ -76,7 +76,7 @@ def test_auto_changes_over_when_the_reference_has_done_as_much(
 
 def test_auto_takes_a_large_call_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch)
-    monkeypatch.setattr(backend, "_compiled", lambda: False)
+    monkeypatch.setattr(backend, "_compiled", lambda *kernels: False)
     assert backend.kernels_for(backend.COMPILING) is KERNELS
 
 
@@ -112,7 +112,7 @@ def test_auto_takes_twins_when_training_has_done_as_much(
     monkeypatch: pytest.MonkeyPatch, compiled: bool, price: float
 ) -> None:
     stand_in(monkeypatch)
-    monkeypatch.setattr(backend, "_compiled", lambda kernel: compiled)
+    monkeypatch.setattr(backend, "_compiled", lambda *kernels: compiled)
     for _ in range(2):
         backend.count_training(0.4 * price)
         assert backend.twins_in_use() is None
