@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import THREADS, locked, norm_error, random
+from strategies import random_model, tiny_config
 
+import npprelnorm as nl
+from npprelnorm import kernels
 from npprelnorm.kernels import dots
 from npprelnorm.kernels.compiling import part
 from npprelnorm.kernels.cpu import AVX2, AVX512, NEON, PLAIN, Tile
@@ -200,3 +205,60 @@ def test_tiles_of_every_processor(shape: Tile) -> None:
                 expected = begun[:rows, :columns] + x[:, :depth].astype(np.float64) @ weight.T
                 np.testing.assert_allclose(c[:rows, :columns], expected, rtol=0, atol=1e-5)
                 np.testing.assert_array_equal(c[rows], begun[rows])
+
+
+def test_heads_and_top_tokens_of_few_rows_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for name in ("few_rows_linear", "linear_top_k"):
+        original = getattr(kernels, name)
+
+        def counted(*args: Any, original: Any = original, name: str = name, **options: Any) -> Any:
+            calls.append(name)
+            return original(*args, **options)
+
+        monkeypatch.setattr(kernels, name, counted)
+    mlm, classify, choose, base = (
+        random_model(kind, tiny_config(), 0, "float32")
+        for kind in ("ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "Model")
+    )
+    many = dots.FEW_ROWS + 1
+    hidden = random(1, many, mlm.config.hidden_size)
+    ids = np.arange(3, 13)[None]
+    runs = {
+        "lm_head": (lambda: mlm.lm_head(hidden[:-1]), ["few_rows_linear"] * 2),
+        "lm_head, many": (lambda: mlm.lm_head(hidden), []),
+        "top": (lambda: mlm.top_tokens(hidden[:-1], 4).logits, ["few_rows_linear", "linear_top_k"]),
+        "top, many": (lambda: mlm.top_tokens(hidden, 4).logits, []),
+        "classify": (lambda: classify(ids).logits, ["few_rows_linear"] * 2),
+        "choose": (lambda: choose(ids[None]).logits, ["few_rows_linear"] * 2),
+        "pooler": (lambda: base(ids).pooler_output, ["few_rows_linear"]),
+    }
+    for run, expected in runs.values():
+        with nl.use_backend("numpy"):
+            reference = run()
+            assert not calls
+        with nl.use_backend("numba"):
+            np.testing.assert_allclose(run(), reference, rtol=1e-4, atol=1e-5)
+        assert calls == expected
+        calls.clear()
+
+
+def test_a_model_in_float64_stays_with_the_reference() -> None:
+    model = random_model("ForMaskedLM", tiny_config(), 0, "float64")
+    hidden = np.random.default_rng(0).standard_normal((2, model.config.hidden_size))
+    with nl.use_backend("numba"):
+        computed, top = model.lm_head(hidden), model.top_tokens(hidden, 3)
+    with nl.use_backend("numpy"):
+        np.testing.assert_array_equal(computed, model.lm_head(hidden))
+    assert computed.dtype == top.logits.dtype == np.float64
+
+
+def test_training_takes_it_and_gives_the_references_gradients() -> None:
+    model = random_model("ForMaskedLM", tiny_config(), 0, "float32")
+    labels = np.where(np.arange(10) % 3 == 0, np.arange(3, 13), -100)[None]
+    results = {}
+    for name in ("numpy", "numba"):
+        with nl.use_backend(name):
+            results[name] = model.loss_and_grads(input_ids=np.arange(3, 13)[None], labels=labels)[1]
+    for name, gradient in results["numpy"].items():
+        np.testing.assert_allclose(results["numba"][name], gradient, rtol=1e-3, atol=1e-5, err_msg=name)

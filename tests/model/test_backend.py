@@ -80,6 +80,26 @@ def test_auto_takes_a_large_call_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert backend.kernels_for(backend.COMPILING) is KERNELS
 
 
+def test_kernels_in_use_are_those_that_compute_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    assert backend.kernels_in_use() is None
+    with nl.use_backend("numba"):
+        assert backend.kernels_in_use() is KERNELS
+    assert backend.kernels_in_use() is KERNELS
+    with nl.use_backend("numpy"):
+        assert backend.kernels_in_use() is None
+    monkeypatch.setattr(backend, "_failed", True)
+    assert backend.kernels_in_use() is None
+
+
+def test_a_cache_that_lacks_any_kernel_of_the_forward_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    for lacking in ("run_encoder", "run_dots", "run_top_k"):
+        monkeypatch.setattr(backend, "_compiled", lambda *kernels, lacking=lacking: lacking not in kernels)
+        monkeypatch.setattr(backend, "_done", 0.0)
+        assert backend.kernels_for(1.1 * backend.LOADING) is None
+
+
 def broken() -> None:
     raise RuntimeError("no code for this\nprocessor")
 

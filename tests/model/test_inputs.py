@@ -273,6 +273,26 @@ def test_hidden_rows_for_the_lm_head() -> None:
     assert MODELS["masked"].lm_head(np.zeros((0, 12))).shape == (0, 23)
 
 
+def test_what_top_tokens_takes() -> None:
+    model, hidden = MODELS["masked"], np.random.default_rng(0).standard_normal((3, 12))
+    for wrong in (3.0, np.zeros(12), np.zeros((2, 11)), np.zeros((2, 1, 12))):
+        with pytest.raises(InputError, match="hidden has shape"):
+            model.top_tokens(wrong, 1)
+    for k in (0, -1, 1.5, True, None):
+        with pytest.raises(InputError, match=r"k is .*; it must be a whole number from 1"):
+            model.top_tokens(hidden, k)
+    for among in (np.ones(22, np.bool_), np.ones(23), [1, 2], "abc"):
+        with pytest.raises(InputError, match=r"among has shape .* and dtype .*; expected booleans of shape \(23,\)"):
+            model.top_tokens(hidden, 1, among)
+    logits = model.lm_head(hidden)
+    among = np.arange(23) % 2 == 1
+    found = model.top_tokens(hidden, 99, among)
+    np.testing.assert_array_equal(found.ids, 1 + 2 * np.argsort(-logits[:, 1::2], axis=1, kind="stable"))
+    whole = model.top_tokens(hidden, 99).probabilities()
+    np.testing.assert_allclose(whole.sum(axis=1), 1.0, rtol=1e-5)
+    assert model.top_tokens(np.zeros((0, 12)), 4).ids.shape == (0, 4)
+
+
 @pytest.mark.parametrize("dtype", [None, "float16", "bfloat16", "int32", "torch.float32", {"a": 1}, object()])
 def test_a_compute_type_that_is_none(dtype: Any) -> None:
     with pytest.raises(InputError, match="allowed: 'float32', 'float64'") as caught:
