@@ -416,8 +416,12 @@ def test_verify_reports_what_fewer_bits_change(
         ]
         for row in rows:
             assert row["rms"] < bounds[row["weight_dtype"]]
-            # the embedded model's file holds float16 numbers, to which rounding to float16 does nothing
-            assert (row["largest"] > 0.0) == (row["rms"] > 0.0) == (row["weight_dtype"] != "float16")
+            # the embedded model's file holds float16 numbers, to which rounding to float16 does nothing; but the head's
+            # products (of 128 numbers) are added up in another order where they are of packed weights
+            if row["weight_dtype"] == "float16":
+                assert row["rms"] <= (0.0 if row["name"] == "hidden states" else 2.0 * UNIT * 128**0.5)
+            else:
+                assert min(row["largest"], row["rms"]) > 1e-4
     else:
         assert "weights in fewer bits against float32" in out
         assert all(weight_dtype in out for weight_dtype in ABLE)
