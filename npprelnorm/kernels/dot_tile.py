@@ -18,9 +18,10 @@ _WORD, _SINGLE, _INT32 = ir.IntType(64), ir.FloatType(), ir.IntType(32)
 def make_dots(shape: Tile, rows: int) -> Callable[..., None]:
     """A function that multiplies a few rows with four rows of a weight as the checkpoint holds it: by dot products.
 
-    ``dots(x, x_at, ldx, weight, weight_at, ldw, columns, c, c_at, depth)`` adds x (rows, depth) @ weight (columns,
-    depth)^T to c (rows, 4), of which only the first `columns`, 1 to 4, mean anything. All are flat float32 arrays and
-    offsets into them; x and weight have rows `ldx` and `ldw` apart, c is contiguous. The weight may lie at any address.
+    ``dots(x, x_at, ldx, weight, weight_at, ldw, columns, c, c_at, depth, ahead)`` adds x (rows, depth) @ weight
+    (columns, depth)^T to c (rows, 4), of which only the first `columns`, 1 to 4, mean anything. All are flat float32
+    arrays and offsets into them; x and weight have rows `ldx` and `ldw` apart, c is contiguous. The weight may lie at
+    any address; what lies `ahead` numbers after each that is read is called for from memory.
 
     Each number is a sum over every so many products in each lane of a vector, then over the lanes, then over the
     products that fill no vector: the same whatever rows and columns are computed together.
@@ -45,13 +46,13 @@ def make_dots(shape: Tile, rows: int) -> Callable[..., None]:
     @intrinsic  # type: ignore[untyped-decorator]
     def dots(
         typingctx: Any, x: Any, x_at: Any, ldx: Any, weight: Any, weight_at: Any, ldw: Any, columns: Any,
-        c: Any, c_at: Any, depth: Any,
+        c: Any, c_at: Any, depth: Any, ahead: Any,
     ) -> Any:  # fmt: skip
         at = types.intp
-        signature = types.void(x, at, at, weight, at, at, at, c, at, at)
+        signature = types.void(x, at, at, weight, at, at, at, c, at, at, at)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            ldx, ldw, columns, depth = args[2], args[5], args[6], args[9]
+            ldx, ldw, columns, depth, ahead = args[2], args[5], args[6], args[9], args[10]
 
             def pointer(index: int) -> Any:
                 data = context.make_array(sig.args[index])(context, builder, args[index]).data
@@ -67,6 +68,13 @@ def make_dots(shape: Tile, rows: int) -> Callable[..., None]:
                 function = ir.FunctionType(kind, [kind] * 3)
                 name = f"llvm.fma.v{kind.count}f32"
                 return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
+
+            def prefetch(where: Any) -> None:
+                bytes_at = ir.IntType(8).as_pointer()
+                kind = ir.FunctionType(ir.VoidType(), [bytes_at, _INT32, _INT32, _INT32])
+                function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+                hints = [ir.Constant(_INT32, hint) for hint in (0, 2, 1)]  # data, to be read, to the second-level cache
+                builder.call(function, [builder.bitcast(where, bytes_at), *hints])
 
             def pick(a: Any, b: Any, places: list[int]) -> Any:
                 chosen = ir.Constant(ir.VectorType(_INT32, len(places)), places)
@@ -107,6 +115,7 @@ def make_dots(shape: Tile, rows: int) -> Callable[..., None]:
             numbers = [load(row, k) for row in x_rows]
             following = {}
             for j in range(4):
+                prefetch(builder.gep(weight_rows[j], [builder.add(k, ahead)]))
                 of_weight = load(weight_rows[j], k)
                 for i in range(rows):
                     following[i, j] = multiply_add(numbers[i], of_weight, sums[i, j])

@@ -195,7 +195,7 @@ def test_tiles_of_every_processor(shape: Tile) -> None:
         @part
         def call(x_at: int, weight_at: int, columns: int, c_at: int, depth: int) -> None:
             x, weight = floats(x_at, 999), floats(weight_at, 999)
-            tile(x, 0, depth + 1, weight, 0, depth, columns, floats(c_at, 999), 0, depth)  # noqa: B023
+            tile(x, 0, depth + 1, weight, 0, depth, columns, floats(c_at, 999), 0, depth, 4 * depth)  # noqa: B023
 
         for columns in (1, 3, 4):
             for depth in (0, 1, 19, 33):

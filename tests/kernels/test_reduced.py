@@ -397,6 +397,19 @@ def test_generation_with_a_cache(folder: Path) -> None:
     np.testing.assert_allclose(rest.logits, whole_logits[:, 4:], rtol=0, atol=2e-3)
 
 
+def test_top_tokens_are_those_of_the_stored_weights(folder: Path) -> None:
+    with nl.use_backend("numba"):
+        exact, model = (
+            nl.RobertaPreLayerNormForMaskedLM.from_pretrained(folder, weight_dtype=weight_dtype)
+            for weight_dtype in ("float32", "bfloat16")
+        )
+        hidden = random(0, 3, model.config.hidden_size)
+        found, logits = model.top_tokens(hidden, 4), model.lm_head(hidden)
+        assert not np.array_equal(found.logits, exact.top_tokens(hidden, 4).logits)
+    np.testing.assert_array_equal(found.ids, np.argsort(-logits, axis=1, kind="stable")[:, :4])
+    np.testing.assert_array_equal(found.logits, np.take_along_axis(logits, found.ids, axis=1))
+
+
 @pytest.mark.parametrize("command", [["verify"], ["verify", "--json"]])
 def test_verify_reports_what_fewer_bits_change(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
