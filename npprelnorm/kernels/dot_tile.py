@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .cpu import Tile
+from .primitives import prefetch
 
 _WORD, _SINGLE, _INT32 = ir.IntType(64), ir.FloatType(), ir.IntType(32)
 
@@ -69,13 +70,6 @@ def make_dots(shape: Tile, rows: int) -> Callable[..., None]:
                 name = f"llvm.fma.v{kind.count}f32"
                 return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
 
-            def prefetch(where: Any) -> None:
-                bytes_at = ir.IntType(8).as_pointer()
-                kind = ir.FunctionType(ir.VoidType(), [bytes_at, _INT32, _INT32, _INT32])
-                function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-                hints = [ir.Constant(_INT32, hint) for hint in (0, 2, 1)]  # data, to be read, to the second-level cache
-                builder.call(function, [builder.bitcast(where, bytes_at), *hints])
-
             def pick(a: Any, b: Any, places: list[int]) -> Any:
                 chosen = ir.Constant(ir.VectorType(_INT32, len(places)), places)
                 return builder.shuffle_vector(a, b, chosen)
@@ -115,7 +109,7 @@ def make_dots(shape: Tile, rows: int) -> Callable[..., None]:
             numbers = [load(row, k) for row in x_rows]
             following = {}
             for j in range(4):
-                prefetch(builder.gep(weight_rows[j], [builder.add(k, ahead)]))
+                prefetch(builder, weight_rows[j], builder.add(k, ahead))
                 of_weight = load(weight_rows[j], k)
                 for i in range(rows):
                     following[i, j] = multiply_add(numbers[i], of_weight, sums[i, j])
