@@ -86,7 +86,7 @@ CONTENDERS = (
     Contender(BLAS, "blas"),
     Contender("ops.linear", "reference"),
     Contender("packed", "packed"),
-    # a kernel over weights as they are, for few rows, is one more line here, with `most_rows`
+    Contender("few rows, not packed", "few_rows", most_rows=32),
     Contender("packed float16", "packed", 2.0**-11, "float16", 2),
     Contender("packed bfloat16", "packed", 2.0**-8, "bfloat16", 2),
     Contender("packed 12 bit", "packed", 2.0**-9, "int12", 2),

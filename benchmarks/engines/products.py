@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from npprelnorm.kernels import linear, supported
+from npprelnorm.kernels import few_rows_linear, linear, supported
 from npprelnorm.ops.linear import linear as reference_linear
 
 from ..products import CONTENDERS, MEMORY, PEAK, PEAK_1, Contender
@@ -44,7 +44,11 @@ def _packed(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, contender: Cont
     return lambda: linear(x, weight, bias, threads=threads, weight_dtype=contender.weight_dtype)[0]
 
 
-RUNS = {"blas": _blas, "reference": _reference, "packed": _packed}
+def _few_rows(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, contender: Contender, threads: int) -> Call:
+    return lambda: few_rows_linear(x, weight, bias, threads=threads)[0]
+
+
+RUNS = {"blas": _blas, "reference": _reference, "packed": _packed, "few_rows": _few_rows}
 
 
 def products(folder: Path, threads: int, *, read_bytes: int = 256 << 20, steps: int = 2_000_000) -> Callable[..., Any]:

@@ -163,7 +163,7 @@ def test_contenders_are_compared_with_float64_and_take_turns(weights: int, monke
     assert all(answer["samples"][name] == [[1.0], [1.0]] for name in everyone)
     assert turns == everyone + everyone[1:] + everyone[:1]
     assert all(indices == set(range(weights)) for indices in used.values())
-    for name in (BLAS, "ops.linear", PACKED):
+    for name in (BLAS, "ops.linear", PACKED, "few rows, not packed"):
         assert 0 < answer["errors"][name] < 1e-6
     for name, least in ((HALF, 1e-5), ("packed bfloat16", 1e-4), ("packed 12 bit", 1e-5)):
         assert least < answer["errors"][name] < 2e-3
