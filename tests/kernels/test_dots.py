@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kernel_calls import THREADS, locked, norm_error, random
 from strategies import random_model, tiny_config
@@ -130,6 +130,8 @@ def test_nan_and_infinity_reach_their_row_alone() -> None:
     k=st.sampled_from([1, 2, 5, 40, CHUNK + 3, 9999]), values=st.integers(1, 9),
     share=st.sampled_from([None, 0.0, 0.3]), seed=st.integers(0, 99), threads=st.sampled_from(THREADS),
 )  # fmt: skip
+@example(rows=3, columns=2 * CHUNK + 77, k=5, values=9, share=0.3, seed=1, threads=2)
+@example(rows=2, columns=2 * CHUNK + 77, k=5, values=9, share=None, seed=2, threads=1)
 def test_top_k_is_a_stable_sort(
     rows: int, columns: int, k: int, values: int, share: float | None, seed: int, threads: int
 ) -> None:
@@ -173,7 +175,7 @@ def test_top_k_has_the_reference_and_the_products_numbers() -> None:
 def test_top_k_of_nan_and_infinity_is_the_references() -> None:
     columns = CHUNK + 50
     x, weight, bias = np.ones((1, 1), np.float32), np.zeros((columns, 1), np.float32), random(3, columns)
-    for places, number in (([], 0.0), ([3, CHUNK + 5], np.nan), ([7], np.inf), (range(CHUNK), -np.inf),
+    for places, number in (([], 0.0), ([1, CHUNK + 5], np.nan), ([7], np.inf), (range(CHUNK), -np.inf),
                            (range(columns), -np.inf), (range(columns), np.nan)):  # fmt: skip
         special = bias.copy()
         special[list(places)] = number
