@@ -61,7 +61,7 @@ def _stored(name: str, weight_dtype: str) -> Engine:
         f"npprelnorm (Numba, {name})",
         "ours",
         ("npprelnorm", "numba"),
-        ("fill-mask", "classify"),
+        ("fill-mask", "classify", "generate", "next-token"),
         ours=True,
         exact=False,
         environment={"NPPRELNORM_BACKEND": "numba", "BENCHMARK_WEIGHT_DTYPE": weight_dtype},
@@ -71,15 +71,7 @@ def _stored(name: str, weight_dtype: str) -> Engine:
 ENGINES = (
     # another backend of this package is another row, told apart by its environment
     Engine(NUMPY, "ours", ("npprelnorm",), ours=True, environment={"NPPRELNORM_BACKEND": "numpy"}),
-    # no kernels yet for what the other tasks spend their time in
-    Engine(
-        NUMBA,
-        "ours",
-        ("npprelnorm", "numba"),
-        ("fill-mask", "classify"),
-        ours=True,
-        environment={"NPPRELNORM_BACKEND": "numba"},
-    ),
+    Engine(NUMBA, "ours", ("npprelnorm", "numba"), ours=True, environment={"NPPRELNORM_BACKEND": "numba"}),
     Engine(TORCH, "torch_transformers", ("torch", "transformers")),
     Engine("onnxruntime", "onnx_runtime", ("onnxruntime", "tokenizers"), ("fill-mask", "classify"), model="onnx"),
     Engine("OpenVINO", "open_vino", ("openvino", "tokenizers"), ("fill-mask", "classify"), model="onnx"),

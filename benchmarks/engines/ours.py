@@ -65,7 +65,7 @@ def generate(folder: Path, threads: int, new_tokens: int) -> Run:
     """Greedy search, with positions counted as transformers' search counts them."""
     import npprelnorm as nl
 
-    model = nl.RobertaPreLayerNormForCausalLM.from_pretrained(folder, eos_token_id=None)
+    model = nl.RobertaPreLayerNormForCausalLM.from_pretrained(folder, eos_token_id=None, weight_dtype=_weight_dtype())
 
     def run(input_ids: Any, attention_mask: Any) -> Answer:
         rows = model.generate(
@@ -82,7 +82,7 @@ def next_token(folder: Path, threads: int) -> Run:
 
     import npprelnorm as nl
 
-    model = nl.RobertaPreLayerNormForCausalLM.from_pretrained(folder)
+    model = nl.RobertaPreLayerNormForCausalLM.from_pretrained(folder, weight_dtype=_weight_dtype())
     kept: list[Any] = []
 
     def run(input_ids: Any, attention_mask: Any) -> Answer:
