@@ -29,8 +29,12 @@ QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISAB
 
 
 def environment(threads: int, extra: dict[str, str] | None = None) -> dict[str, str]:
-    """The environment of every child: as many threads for each library, and nothing from the network."""
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **QUIET, **(extra or {})}
+    """The environment of every child: as many threads for each library, and nothing from the network.
+
+    Bytecode may be written: what pip installs has it, and a cold start of a source tree shall not do without.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **QUIET, **(extra or {})}
 
 
 class Child:

@@ -20,9 +20,9 @@ BACKENDS = ("numpy", "numba", "auto")
 
 # What it costs to change over to Numba, counted in floating-point operations that NumPy does in that time (it does
 # some 50 to 100 thousand million a second): loading Numba and machine code from disk and packing the weights takes a
-# second; compiling first takes ten more.
+# second; compiling first takes forty more.
 LOADING = 50e9
-COMPILING = 600e9
+COMPILING = 2500e9
 
 _lock = threading.RLock()
 _chosen: str | None = None  # by `use_backend`; None: by the environment
