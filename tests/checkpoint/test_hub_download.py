@@ -23,17 +23,7 @@ from hub_cache import FILES, MAIN, OTHER, PROPOSED, make_cached
 from npprelnorm.checkpoint.hub import SMALL_FILES, resolve
 from npprelnorm.errors import CheckpointError, CheckpointNotFoundError
 
-VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN")
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the machine, no cache of the user, and a current folder without models."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 @dataclass

@@ -12,39 +12,10 @@ from typing import Any
 
 import pytest
 import task_models
+from predict_command import LONG, TEXTS, close, parsed
 
 import npprelnorm as nl
 from npprelnorm.commands import main
-
-TEXTS = ["the dog found it", "Anna lives in Paris", "  what\u00a0 a very sad house "]
-
-LONG = "the dog found it. " * 40
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {task: task_models.save(task, tmp_path_factory.mktemp(task)) for task in task_models.CLASSES}
-
-
-@pytest.fixture
-def predict(folders: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a task's command; its exit code, output and errors."""
-
-    def run(task: str, *arguments: str, model: str | None = None) -> tuple[int, str, str]:
-        code = main(["predict", task, "--model", model or folders[task], *arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-def parsed(out: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.splitlines()]
-
-
-def close(ours: Any, expected: Any) -> None:
-    """Equal but for the rounding of another batch."""
-    task_models.assert_same(ours, expected, 1e-6)
 
 
 def test_lines_of_a_file_of_standard_input_and_arguments_give_the_same(

@@ -35,6 +35,18 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tokenizer() -> nl.Tokenizer:
+    """The embedded model's, which is the tiny checkpoint's too."""
+    return nl.Tokenizer.from_pretrained(nl.embedded_model_path())
+
+
+@pytest.fixture
+def config(tiny_checkpoint: Path) -> nl.RobertaPreLayerNormConfig:
+    """That of the tiny checkpoint."""
+    return nl.RobertaPreLayerNormConfig.from_pretrained(tiny_checkpoint)
+
+
 @pytest.fixture
 def write_lines(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes objects as JSON Lines and returns the file."""

@@ -11,32 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from task_data import changed, everything
 
-import npprelnorm as nl
 from npprelnorm.errors import InputError
 from npprelnorm.heads import IGNORE
 from npprelnorm.training.catalog import task_class
 from npprelnorm.training.tasks.base import TaskOptions
 from npprelnorm.training.tasks.language import packed
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> nl.Tokenizer:
-    return nl.Tokenizer.from_pretrained(nl.embedded_model_path())
-
-
-@pytest.fixture
-def config(tiny_checkpoint: Path) -> nl.RobertaPreLayerNormConfig:
-    return nl.RobertaPreLayerNormConfig.from_pretrained(tiny_checkpoint)
-
-
-def changed(config: nl.RobertaPreLayerNormConfig, task: Any) -> nl.RobertaPreLayerNormConfig:
-    return nl.RobertaPreLayerNormConfig.from_dict(config.to_dict(), **task.config_changes(config))
-
-
-def everything(data: Any) -> dict[str, np.ndarray]:
-    """All examples in one batch."""
-    return data.collate(np.arange(len(data.lengths)), np.random.default_rng(0))
 
 
 @given(st.lists(st.integers(1, 25), max_size=30), st.integers(2, 12))

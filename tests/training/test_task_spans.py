@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from task_data import changed
 
 import npprelnorm as nl
 from npprelnorm.errors import DataError
@@ -18,21 +19,6 @@ from npprelnorm.training.catalog import task_class
 from npprelnorm.training.tasks.base import TaskOptions
 from npprelnorm.training.tasks.question_answering import Question, best_span, question_windows
 from npprelnorm.training.tasks.token_classification import word_rows
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> nl.Tokenizer:
-    return nl.Tokenizer.from_pretrained(nl.embedded_model_path())
-
-
-@pytest.fixture
-def config(tiny_checkpoint: Path) -> nl.RobertaPreLayerNormConfig:
-    return nl.RobertaPreLayerNormConfig.from_pretrained(tiny_checkpoint)
-
-
-def changed(config: nl.RobertaPreLayerNormConfig, task: Any) -> nl.RobertaPreLayerNormConfig:
-    return nl.RobertaPreLayerNormConfig.from_dict(config.to_dict(), **task.config_changes(config))
-
 
 # ---- tokens
 

@@ -7,34 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from task_data import changed, everything
 
 import npprelnorm as nl
 from npprelnorm.errors import DataError, InputError
 from npprelnorm.training.catalog import TASKS, task_class
 from npprelnorm.training.tasks.base import TaskOptions, ordered_labels, token_limit
 from npprelnorm.training.tasks.classification import PROBLEM_TYPES
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> nl.Tokenizer:
-    return nl.Tokenizer.from_pretrained(nl.embedded_model_path())
-
-
-@pytest.fixture
-def config(tiny_checkpoint: Path) -> nl.RobertaPreLayerNormConfig:
-    return nl.RobertaPreLayerNormConfig.from_pretrained(tiny_checkpoint)
-
-
-def changed(config: nl.RobertaPreLayerNormConfig, task: Any) -> nl.RobertaPreLayerNormConfig:
-    return nl.RobertaPreLayerNormConfig.from_dict(config.to_dict(), **task.config_changes(config))
-
-
-def everything(data: Any) -> dict[str, np.ndarray]:
-    """All examples in one batch."""
-    return data.collate(np.arange(len(data.lengths)), np.random.default_rng(0))
-
 
 # ---- the catalog
 
