@@ -5,6 +5,9 @@ that packing has read are given back to the system, so that a loaded model lies 
 be changed in place between two calls, by an optimizer or by its owner: a checksum over all its bytes is compared
 before each use (at the speed of reading it), and it is packed again when that differs. Both copies stay, since both
 are needed.
+
+Nothing is kept on disk. Packing a base model takes some 0.2 to 0.6 s of a process, once; a packed file would save most
+of that, and cost a second copy of every model, for each shape of tile.
 """
 
 from __future__ import annotations
