@@ -27,6 +27,7 @@ from .heads import (
     real_and_labelled,
 )
 from .inputs import as_array, as_floats
+from .logit_rows import kept, kept_positions, labelled
 from .model import BodyModel, output_gradient
 from .ops.top_k import TopK
 from .outputs import CausalLMOutput, MaskedLMOutput
@@ -161,7 +162,7 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
     ) -> tuple[MaskedLMOutput, Any]:
         reading: Reading | None = None
         if labelled_only:
-            reading = _labelled(labels)
+            reading = labelled(labels)
         elif packed and labels is not None:
             reading = real_and_labelled(labels)
         out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
@@ -353,10 +354,10 @@ class RobertaPreLayerNormForCausalLM(LMModel):
                 next_labels = next_token_labels(next_labels)
 
         def reading(real: np.ndarray) -> np.ndarray:
-            return _kept(_kept_positions(real.shape[1], logits_to_keep), real, next_labels, packed)
+            return kept(kept_positions(real.shape[1], logits_to_keep), real, next_labels, packed)
 
         out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
-        columns = Columns(out.rows, _kept_positions(out.rows.shape[1], logits_to_keep))
+        columns = Columns(out.rows, kept_positions(out.rows.shape[1], logits_to_keep))
         scores, head_cache = self._lm_head(columns.take(out.hidden), record)  # (R, C) -> (M, C) -> (M, V)
         logits = columns.unpack(scores)  # (M, V) -> (B, K, V)
         loss, loss_cache = None, None
@@ -375,33 +376,6 @@ class RobertaPreLayerNormForCausalLM(LMModel):
         self._body_backward(columns.take_backward(dtaken), body_cache, g)
 
 
-def _labelled(labels: Any) -> Reading:
-    """A `Reading`: the tokens with a label that counts."""
-    if labels is None:
-        raise InputError("labelled_only=True asks for the labelled tokens, but there are no labels; give labels")
-    array = as_array("labels", labels)
-
-    def reading(real: np.ndarray) -> np.ndarray:
-        if array.shape != real.shape:
-            raise InputError(f"labels has shape {array.shape}; expected {real.shape}, as the tokens")
-        result: np.ndarray = array != IGNORE
-        return result
-
-    return reading
-
-
-def _kept(positions: np.ndarray, real: np.ndarray, next_labels: np.ndarray | None, packed: bool) -> np.ndarray:
-    """Which tokens get logits, (B, T) booleans: those at `positions`; of padding, if packed, the labelled ones."""
-    wanted = np.zeros_like(real)
-    wanted[:, positions] = True
-    if packed:
-        labelled = np.zeros_like(real)
-        if next_labels is not None and next_labels.shape == (real.shape[0], positions.size):
-            np.logical_or.at(labelled.T, positions, (next_labels != IGNORE).T)
-        wanted &= real | labelled
-    return wanted
-
-
 def _item_count(value: Any) -> float | None:
     if value is None:
         return None
@@ -412,21 +386,3 @@ def _item_count(value: Any) -> float | None:
     if not 0.0 < number < math.inf:
         raise InputError(f"num_items_in_batch is {value!r}; allowed: a number above 0")
     return number
-
-
-def _kept_positions(tokens: int, keep: Any) -> np.ndarray:
-    """The last `keep` positions (0: all), or those of an index array, which may count from the end."""
-    if isinstance(keep, int | np.integer) and not isinstance(keep, bool):
-        if keep < 0:
-            raise InputError(f"logits_to_keep is {keep}; allowed: 0 (all), a number of positions, or their indices")
-        return np.arange(tokens)[-keep if keep else None :]
-    index = as_array("logits_to_keep", keep)
-    if index.ndim != 1 or index.dtype.kind not in "iu":
-        raise InputError(
-            f"logits_to_keep has shape {index.shape} and dtype {index.dtype}; allowed: 0 (all), a number of positions, "
-            "or a list of their indices"
-        )
-    outside = index[(index < -tokens) | (index >= tokens)]
-    if outside.size:
-        raise InputError(f"logits_to_keep holds {outside[0]}; allowed: {-tokens} to {tokens - 1} ({tokens} tokens)")
-    return index

@@ -22,9 +22,9 @@ from .primitives import flags, floats, integers
 from .team import counters, hand_in, spread, stages_at, take, wait
 from .weights import address, aligned
 
-# Up to so many rows of x. A vocabulary of 50,000 takes 2/3 of OpenBLAS's time with 12 and with 64 rows, and as long
-# with one. A small weight takes up to half as long again, but OpenBLAS's threads go on spinning for some 20 ms after a
-# product, and hold up ours: what comes next takes half as long again.
+# Up to so many rows of x. A vocabulary of 50,000 takes less than 2/3 of OpenBLAS's time with 12 and with 64 rows, and
+# no longer with one. A small weight takes longer, but OpenBLAS's threads go on spinning for some 100 ms after a product
+# (an idle process goes on using a processor for that long), and hold up ours: what comes next takes half as long again.
 FEW_ROWS = 64
 
 # Rows of x in a tile: its sums, and what they are made of, fill 32 vector registers or 16.

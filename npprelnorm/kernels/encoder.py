@@ -169,17 +169,9 @@ def run_encoder(plan_at: int, thread: int) -> None:
             stage += 1
     if not post_ln:
         norm_stage(
-            counters,
-            stage,
-            threads,
-            x_at,
-            rows,
-            width,
-            plan[place.NORM_WEIGHT],
-            plan[place.NORM_BIAS],
-            eps,
+            counters, stage, threads, x_at, rows, width, plan[place.NORM_WEIGHT], plan[place.NORM_BIAS], eps,
             plan[place.OUT],
-        )
+        )  # fmt: skip
 
 
 def encoder(
