@@ -7,13 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
-from npprelnorm.kernels import vector_math
+from npprelnorm.kernels import storage, vector_math
 from npprelnorm.kernels.compiling import part
 from npprelnorm.kernels.primitives import floats
 from npprelnorm.kernels.weights import address
 
 THREADS = (1, 2, 5)
+UNIT = 2.0**-24  # half a unit in the last place of a float32 from 1 to 2: what one rounding loses, relative
+ABLE = sorted(storage.supported() - {"float32"})  # what this processor can store weights as, besides
+
+needs_int12 = pytest.mark.skipif("int12" not in ABLE, reason="this processor has neither AVX2 nor AVX-512")
 
 
 @functools.cache

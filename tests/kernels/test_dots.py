@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kernel_calls import THREADS, locked, norm_error, random
+from kernel_calls import THREADS, UNIT, locked, norm_error, random
 from strategies import random_model, tiny_config
 
 import npprelnorm as nl
@@ -23,7 +23,6 @@ from npprelnorm.kernels.weights import address
 from npprelnorm.ops import linear as reference
 from npprelnorm.ops import top_k as reference_top_k
 
-UNIT = 2.0**-24
 CHUNK = dots._CHUNK
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_calls import THREADS, locked, norm_error, random
+from kernel_calls import THREADS, UNIT, locked, norm_error, random
 
 from npprelnorm.kernels import gemm
 from npprelnorm.kernels.compiling import part
@@ -22,7 +22,6 @@ sizes = st.integers(1, 40)
 
 # |error| <= gamma(K) |a| |w|, and the roundings of random numbers grow with the root of K: K ^ 0.5 units of 2^-24 of
 # the root of the sum of squares, which is what the norm of a row is made of
-UNIT = 2.0**-24
 
 
 def exact(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

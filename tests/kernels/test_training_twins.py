@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_calls import THREADS, locked, norm_error, random
+from kernel_calls import THREADS, UNIT, locked, norm_error, random
 
 from npprelnorm.kernels import training as twins
 from npprelnorm.kernels.losses import run_cross_entropy
@@ -22,7 +22,6 @@ threads = st.sampled_from(THREADS)
 rows = st.integers(0, 70)
 widths = st.integers(1, 100)
 seeds = st.integers(0, 99)
-UNIT = 2.0**-24
 NAMES = ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "tanh")
 
 
