@@ -77,8 +77,10 @@ class _Known(NamedTuple):
     weights: Weights
 
 
-# by the identity of one parameter, which takes the entry along when it goes, and by the storage
-_known: dict[tuple[int, int], _Known] = {}
+# by the identity of one parameter, which takes the entry along when it goes, and by what says which others there are:
+# models of other depths, or with and without cross-attention, may share arrays
+_Key = tuple[int, int, str, int, str, bool]
+_known: dict[_Key, _Known] = {}
 
 
 def body_weights(
@@ -86,8 +88,9 @@ def body_weights(
 ) -> Weights:
     """The weights of a body: packed, if they are not yet or have changed; `weight_dtype` is one of `STORAGES`."""
     storage = STORAGES[weight_dtype]
-    first = p["encoder.layer.0.attention.self.query.weight"] if config.num_hidden_layers else None
-    key = (id(first), storage)
+    layers, order = config.num_hidden_layers, config.family.order
+    first = p["encoder.layer.0.attention.self.query.weight"] if layers else None
+    key = (id(first), storage, p.prefix, layers, order.name, config.add_cross_attention)
     known = _known.get(key)
     if known is not None and all(_is_still(p.params.get(name), parameter) for name, parameter in known.parameters):
         weights = known.weights
@@ -108,7 +111,7 @@ def body_weights(
         inner=config.intermediate_size,
         heads=config.num_attention_heads,
         eps=config.layer_norm_eps,
-        post_ln=config.family.order.name == POST_LN.name,
+        post_ln=order.name == POST_LN.name,
         activation=ACTIVATION_CODES[config.hidden_act],
         storage=storage,
     )

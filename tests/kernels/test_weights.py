@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import mmap
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from kernel_calls import random
-from strategies import random_model, tiny_config
+from strategies import class_of, random_ids, random_model, tiny_config
 
 import npprelnorm as nl
 from npprelnorm.kernels import weights
@@ -108,3 +110,31 @@ def test_many_threads_that_want_the_same_weight_get_the_same_panels() -> None:
     for thread in threads:
         thread.join()
     assert all(result is results[0] for result in results)
+
+
+def test_models_that_share_their_arrays_keep_their_own_tables() -> None:
+    """The first layers of a model, its base alone, a decoder with cross-attention and the one without it inside."""
+    config = tiny_config("roberta", is_decoder=True, add_cross_attention=True, num_hidden_layers=3)
+    given = random_model("ForCausalLM", config, dtype="float32").params
+    for array in given.values():
+        array.flags.writeable = False
+    whole = {name.removeprefix("roberta."): array for name, array in given.items()}
+
+    def part(head: str, layers: int, crossed: bool) -> Any:
+        cls = class_of(head, "roberta")
+        fewer = {"num_hidden_layers": layers, "add_cross_attention": crossed}
+        some = type(config).from_dict(config.to_dict() | fewer)
+        names = cls.shapes(some, pooler=False)
+        return cls.from_params(some, {name: whole[name.removeprefix("roberta.")] for name in names})
+
+    models = [part(*kind) for kind in itertools.product(("ForCausalLM", "Model"), (2, 3, 1), (False, True))]
+    ids, states = random_ids(config, (2, 5), 0), random(1, 2, 4, config.hidden_size)
+    inputs = [{"encoder_hidden_states": states} if model.config.add_cross_attention else {} for model in models]
+    first = {id(model.params[f"{model.base_prefix}encoder.layer.0.attention.self.query.weight"]) for model in models}
+    assert len(first) == 1
+    with nl.use_backend("numpy"):
+        expected = [model(ids, **more)[0] for model, more in zip(models, inputs, strict=True)]
+    with nl.use_backend("numba"):
+        for index in [*range(len(models)), *reversed(range(len(models)))]:  # each before and after each
+            y = models[index](ids, **inputs[index])[0]
+            np.testing.assert_allclose(y, expected[index], rtol=0, atol=5e-4, err_msg=repr(models[index]))
