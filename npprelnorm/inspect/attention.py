@@ -11,12 +11,14 @@ from ..inputs import as_array
 from .recorded import require_model
 
 
-def attention_maps(model: Any, **inputs: Any) -> np.ndarray:
+def attention_maps(model: Any, *, cross: bool = False, **inputs: Any) -> np.ndarray:
     """Attention weights of every layer and head of one forward.
 
     Parameters
     ----------
     model : any model class of this package
+    cross : bool
+        Those of a decoder's cross-attention, whose S keys are the tokens of ``encoder_hidden_states``.
     **inputs
         Inputs of the body, such as ``input_ids`` and ``attention_mask``.
 
@@ -28,7 +30,7 @@ def attention_maps(model: Any, **inputs: Any) -> np.ndarray:
     Raises
     ------
     InputError
-        For inputs that the model cannot use.
+        For inputs that the model cannot use, and for `cross` where there is no cross-attention.
 
     Examples
     --------
@@ -38,7 +40,14 @@ def attention_maps(model: Any, **inputs: Any) -> np.ndarray:
     (4, 1, 4, 3, 3)
     """
     require_model(model)
-    return np.stack(model.base(**inputs, output_attentions=True).attentions)
+    output = model.base(**inputs, output_attentions=True)
+    maps = output.cross_attentions if cross else output.attentions
+    if maps is None:
+        raise InputError(
+            "there is no cross-attention in this forward; it takes a decoder with add_cross_attention, and "
+            "encoder_hidden_states"
+        )
+    return np.stack(maps)
 
 
 def attention_entropy(maps: Any) -> np.ndarray:

@@ -113,8 +113,8 @@ class OpTime(NamedTuple):
     ----------
     name : str
         The parameters that it uses, without the model's prefix (``encoder.layer.0.attention.self.query``); for an op
-        without parameters the module around it (``encoder.layer.0.attention.self``); for a compiled kernel, which
-        may run all layers at once, ``kernels``.
+        without parameters the module around it (``encoder.layer.0.attention.self``); for a compiled kernel that runs
+        all layers at once, ``kernels``.
     op : str
         The function of `npprelnorm.ops` or `npprelnorm.kernels`.
     calls : int
@@ -184,7 +184,8 @@ def profile_forward(model: Any, *, repeats: int = 5, **inputs: Any) -> ForwardPr
     --------
     >>> import npprelnorm as nl
     >>> model = nl.RobertaPreLayerNormForMaskedLM.from_pretrained(nl.embedded_model_path())
-    >>> profile = nl.inspect.profile_forward(model, input_ids=[[0, 298, 2]], repeats=2)
+    >>> with nl.use_backend("numpy"):
+    ...     profile = nl.inspect.profile_forward(model, input_ids=[[0, 298, 2]], repeats=2)
     >>> {"linear", "packed_attention", "layer_norm"} <= profile.by_op().keys()
     True
     """
@@ -219,7 +220,7 @@ class _OpTimer:
         self._names = names
         self._prefix = prefix
         self._decoder = decoder
-        self._place = ""
+        self._place = "embeddings"  # what runs before any parameter is used prepares them
         self._frame: FrameType | None = None
         self._key = ("", "")
         self._start = 0.0
@@ -228,7 +229,7 @@ class _OpTimer:
         if self._frame is None:
             code = frame.f_code
             if event == "call" and code.co_filename.startswith((_OPS, _KERNELS)):
-                self._key = ("kernels" if code.co_filename.startswith(_KERNELS) else self._name(frame), code.co_name)
+                self._key = (self._name(frame), code.co_name)
                 self._frame = frame
                 self._start = time.perf_counter()
         elif frame is self._frame and event == "return":
@@ -239,11 +240,14 @@ class _OpTimer:
 
     def _name(self, frame: FrameType) -> str:
         """By the parameter among the arguments; without one, the module of the parameter used last."""
-        for value in frame.f_locals.values():
+        arguments = list(frame.f_locals.values())
+        if frame.f_code.co_filename.startswith(_KERNELS) and not isinstance(arguments[0], np.ndarray):
+            return "kernels"  # it has no twin in `ops`: all layers at once, or the packing of their weights
+        for value in arguments:
             if isinstance(value, np.ndarray) and id(value) in self._names:
                 name = self._names[id(value)].removeprefix(self._prefix)
                 name = name.removesuffix(".weight").removesuffix(".bias")
-                if name.startswith("embeddings.") and frame.f_code.co_name == "linear":
+                if name.startswith("embeddings.") and "linear" in frame.f_code.co_name:
                     return self._decoder  # tied: the word embeddings are its weights
                 self._place = name.rpartition(".")[0]
                 return name

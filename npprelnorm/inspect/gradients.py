@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from ..inputs import as_array
 
-_IN_LAYER = re.compile(r"(?:.*\.)?encoder\.layer\.(\d+)\.(.+)")
+_IN_LAYER = re.compile(r"(.*?)encoder\.layer\.(\d+)\.(.+)")
 
 
 class GradientNorms(NamedTuple):
@@ -50,7 +51,7 @@ def gradient_norms(grads: Mapping[str, np.ndarray]) -> GradientNorms:
     Raises
     ------
     InputError
-        If there are none.
+        If there are none, or those of two stacks of layers, as an encoder-decoder pair has them.
 
     Examples
     --------
@@ -61,16 +62,25 @@ def gradient_norms(grads: Mapping[str, np.ndarray]) -> GradientNorms:
     >>> norms.per_layer.shape, norms.groups["attention.self.query"].shape
     ((4,), (4,))
     """
-    if not isinstance(grads, Mapping) or not grads:
-        what = "empty" if isinstance(grads, Mapping) else f"a {type(grads).__name__}"
+    if not isinstance(grads, Mapping) or not grads or not all(isinstance(name, str) for name in grads):
+        other = f"a {type(grads).__name__}" if not isinstance(grads, Mapping) else "not by name"
+        what = "empty" if grads == {} else other
         raise InputError(f"grads is {what}; give the gradients that loss_and_grads returned, a dict of arrays by name")
     squares: dict[tuple[int, str], float] = {}  # (layer, group), layer -1 for what is in none
     prefix = _common_prefix(grads)
     for name, value in grads.items():
+        array = as_array(f"grads[{name!r}]", value)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"grads[{name!r}] has dtype {array.dtype}; give floats")
         found = _IN_LAYER.fullmatch(name)
-        layer, tail = (int(found[1]), found[2]) if found else (-1, name.removeprefix(prefix))
+        if found and found[1] != prefix:
+            raise InputError(
+                f"grads holds the layers of two stacks, {prefix!r} and {found[1]!r}; give those of one at a time, "
+                f"such as {{name: grad for name, grad in grads.items() if name.startswith({prefix!r})}}"
+            )
+        layer, tail = (int(found[2]), found[3]) if found else (-1, name.removeprefix(prefix))
         key = (layer, re.sub(r"\.(weight|bias)$", "", tail))
-        squares[key] = squares.get(key, 0.0) + float(np.square(value, dtype=np.float64).sum())
+        squares[key] = squares.get(key, 0.0) + float(np.square(array, dtype=np.float64).sum())
     layers = 1 + max(layer for layer, _ in squares)
     groups = {
         group: np.array([squares.get((layer, group), np.nan) for layer in range(layers)], np.float64) ** 0.5

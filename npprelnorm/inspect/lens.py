@@ -124,7 +124,7 @@ def logit_lens_top(model: Any, *, k: int = 5, positions: Any = None, **inputs: A
         if not np.isfinite(logits).all():  # NaN has no place in an order
             raise NpprelnormError("the logits hold NaN or infinity: are the weights damaged? (`npprelnorm inspect`)")
         scores = softmax(logits)  # (B, P, V)
-        chosen = np.array([[largest(row, k) for row in rows] for rows in scores]).reshape(
+        chosen = np.array([[largest(row, k) for row in rows] for rows in scores], np.int64).reshape(
             *scores.shape[:2], min(k, scores.shape[-1])
         )
         final = chosen[..., :1] if final is None else final

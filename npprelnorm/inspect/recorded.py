@@ -16,6 +16,7 @@ import numpy as np
 
 from ..body import BodyCache, PoolerCache, Recording
 from ..config import RobertaPreLayerNormConfig
+from ..encoder_decoder_base import PreTrainedPair
 from ..errors import InputError
 from ..family import PRE_LN
 from ..heads import ClassificationHeadCache, LMHeadCache
@@ -45,6 +46,11 @@ class ResidualBlock(NamedTuple):
 
 def require_model(model: Any) -> None:
     """Raise unless `model` is one of this package's models."""
+    if isinstance(model, PreTrainedPair):
+        raise InputError(
+            f"{type(model).__name__} is two models; give one of them, model.encoder, or model.decoder with the "
+            "encoder's states as encoder_hidden_states"
+        )
     if not isinstance(model, BodyModel):
         raise InputError(f"model is a {type(model).__name__}; give a model of this package, such as from_pretrained's")
 

@@ -72,7 +72,7 @@ def explain(
     if not isinstance(text, str):
         raise InputError(f"text is a {type(text).__name__}; give one string")
     row = FillMaskPipeline(model, tokenizer).encode([text], truncation=truncation)[0]
-    inputs = {"input_ids": row[None], "attention_mask": np.ones_like(row)[None]}
+    inputs: dict[str, Any] = {"input_ids": row[None], "attention_mask": np.ones_like(row)[None]}
     masks = np.flatnonzero(row == tokenizer.mask_token_id)
     config = model.config
     most = max(1, int((MAX_WEIGHTS / (config.num_hidden_layers * config.num_attention_heads)) ** 0.5))

@@ -69,6 +69,8 @@ def residual_norms(model: Any, *, attention_mask: Any = None, **inputs: Any) -> 
 
 def counted_tokens(attention_mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     """(B, T) booleans: the tokens that are not padding, as far as a 2-D mask tells."""
+    if 0 in shape:
+        raise InputError(f"the input has shape {shape}, so there is no token to take a mean over; give at least one")
     mask = None if attention_mask is None else np.asarray(attention_mask)
     if mask is None or mask.shape != shape:
         return np.ones(shape, bool)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import CheckpointFormatError, InputError
 from ..files import parse_json, read_json, write_json
+from ..inputs import as_array
 from .recorded import all_steps
 
 FORMAT = "npprelnorm-trace-1"
@@ -90,7 +91,7 @@ class Trace:
         Raises
         ------
         InputError
-            If a name comes twice.
+            If a name comes twice, or something is no array of numbers.
 
         Examples
         --------
@@ -99,7 +100,7 @@ class Trace:
         >>> one["a"].shape, one["a"].mean
         ((2, 3), 1.0)
         """
-        made = tuple(TraceStep.of(name, np.asarray(value), keep=keep) for name, value in steps)
+        made = tuple(TraceStep.of(name, _numbers(name, value), keep=keep) for name, value in steps)
         names = [step.name for step in made]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -180,6 +181,13 @@ class Trace:
             file.close()
 
 
+def _numbers(name: str, value: Any) -> np.ndarray:
+    array = as_array(f"the step {name!r}", value)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"the step {name!r} has dtype {array.dtype}; a trace holds real numbers")
+    return array
+
+
 def _ending(path: str | os.PathLike[str]) -> str:
     ending = Path(path).suffix
     if ending not in (".json", ".safetensors"):
@@ -227,6 +235,8 @@ def _step_from_json(entry: Any) -> TraceStep | None:
 
 def trace(model: Any, *, keep: bool = True, **inputs: Any) -> Trace:
     """Trace one forward: every intermediate value, by name.
+
+    The weights count with all their bits here, also where ``weight_dtype`` stores them in fewer for inference.
 
     Parameters
     ----------
@@ -341,7 +351,7 @@ def compare_traces(first: Trace, second: Trace, *, tolerance: float | None = Non
     Raises
     ------
     InputError
-        If the traces have no step in common.
+        If the traces have no step in common, for what is no trace, and a tolerance that is no number from 0.
 
     Examples
     --------
@@ -353,6 +363,11 @@ def compare_traces(first: Trace, second: Trace, *, tolerance: float | None = Non
     >>> nl.inspect.compare_traces(before, after).first_difference.name
     'encoder.layer.1.output.dense'
     """
+    for side in (first, second):
+        if not isinstance(side, Trace):
+            raise InputError(f"one of the two is a {type(side).__name__}; give two traces, such as `trace` makes")
+    if tolerance is not None and not (isinstance(tolerance, int | float) and tolerance >= 0):
+        raise InputError(f"tolerance is {tolerance!r}; it must be a number from 0")
     others = {step.name: step for step in second}
     common = [step for step in first if step.name in others]
     if not common:

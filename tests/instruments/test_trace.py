@@ -231,6 +231,14 @@ def test_what_cannot_be_traced_says_why() -> None:
         steps["z"]
     with pytest.raises(InputError, match="'a' comes twice"):
         Trace.of([("a", np.ones(1)), ("a", np.ones(1))])
+    for value, message in (("b", "'a' has dtype <U1"), ([[1.0], [1.0, 2.0]], "rows of different lengths")):
+        with pytest.raises(InputError, match=message):
+            Trace.of([("a", value)])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="one of the two is a int"):
+        compare_traces(steps, 3)  # type: ignore[arg-type]
+    for tolerance in (-1e-5, float("nan"), "1e-5"):
+        with pytest.raises(InputError, match=r"tolerance is .*; it must be a number from 0"):
+            compare_traces(steps, steps, tolerance=tolerance)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="exactly one of input_ids"):
         trace(model)
 
