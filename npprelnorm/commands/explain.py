@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from ..inspect import explain, report_html
     from ..pipelines import pipeline
 
+    if args.html == "":
+        raise InputError("--html is empty; it needs the name of a file")
     if args.html is not None and Path(args.html).is_dir():
         raise InputError(f"{args.html} is a folder; --html needs the name of a file")
     say_which_model(args.model)
@@ -64,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
     if args.html is None:
         sys.stdout.write(_for_people(found))
     else:
-        write_text(args.html, report_html(found))
+        try:
+            write_text(args.html, report_html(found))
+        except OSError as error:  # which names a temporary file
+            raise InputError(f"{args.html} cannot be written ({error.strerror}); name a file elsewhere") from None
         sys.stderr.write(f"npprelnorm: wrote {printable(args.html, keep='')}\n")
     return 0
 

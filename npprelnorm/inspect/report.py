@@ -20,7 +20,7 @@ from .lens import logit_lens_top
 from .residual import residual_norms
 
 MAX_TOKENS = 64
-MAX_WEIGHTS = 400_000  # attention weights in a page: about 1.5 MB of it
+MAX_WEIGHTS = 2_400_000  # attention weights in a page: about 8 MB of it; 128 tokens of 12 layers and 12 heads
 
 
 def explain(
@@ -49,7 +49,8 @@ def explain(
         H lists of T * T whole numbers, in units of 0.0001, query after query); ``lens`` (N + 1 lists of T lists of
         [text, probability], best first); ``norms`` (``mean`` of the whole text, N + 1, and ``tokens``, N + 1 x T);
         ``fills`` (for each mask that is shown its ``position`` among the tokens and its ``best`` tokens); ``start``
-        (the token to look at first); ``cut``, ``model``, ``text`` and ``version``.
+        (the token to look at first); ``order`` (``pre-LN`` or ``post-LN``); ``cut`` (what is left out, if anything is);
+        ``model``, ``text`` and ``version``.
 
     Raises
     ------
@@ -72,6 +73,7 @@ def explain(
     if not isinstance(text, str):
         raise InputError(f"text is a {type(text).__name__}; give one string")
     row = FillMaskPipeline(model, tokenizer).encode([text], truncation=truncation)[0]
+    whole = tokenizer.encode_rows([text])[0] if truncation else row
     inputs: dict[str, Any] = {"input_ids": row[None], "attention_mask": np.ones_like(row)[None]}
     masks = np.flatnonzero(row == tokenizer.mask_token_id)
     config = model.config
@@ -95,7 +97,8 @@ def explain(
         "version": __version__,
         "tokens": [_word(tokenizer, token) for token in row[window].tolist()],
         "positions": window.tolist(),
-        "cut": "" if len(window) == len(row) else _cut(window, len(row)),
+        "order": config.family.order.name,
+        "cut": _cut(window, row, np.asarray(whole), tokenizer.mask_token_id),
         "start": shown_masks[0] if shown_masks else 0,
         "attention": np.rint(attention.astype(np.float64) * 10_000)
         .astype(np.int64)
@@ -116,11 +119,20 @@ def _window(tokens: int, mask: int, most: int) -> np.ndarray:
     return np.arange(start, min(tokens, start + most))
 
 
-def _cut(window: np.ndarray, tokens: int) -> str:
-    return (
-        f"Shown are {len(window)} of {tokens} tokens, from token {window[0]} on. The model saw all of them: rows of "
-        "attention weights need not sum to 1 here."
-    )
+def _cut(window: np.ndarray, row: np.ndarray, whole: np.ndarray, mask: int) -> str:
+    """What the page leaves out of the `whole` text: what the model did not see, and what of its `row` is not shown."""
+    said = []
+    if len(row) < len(whole):
+        said.append(f"The text has {len(whole)} tokens, and was cut to the {len(row)} that this model takes.")
+    if len(window) < len(row):
+        said.append(
+            f"Shown are {len(window)} of {len(row)} tokens, from token {window[0]} on. The model saw all of them: rows "
+            "of attention weights need not sum to 1 here."
+        )
+    masks, shown = (int((ids == mask).sum()) for ids in (whole, row[window]))
+    if shown < masks:
+        said.append(f"Masks shown: {shown} of {masks}.")
+    return " ".join(said)
 
 
 def _word(tokenizer: Any, token: int) -> str:
@@ -165,7 +177,8 @@ def report_html(explanation: dict[str, Any]) -> str:
     data = json.dumps(explanation, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
-    title = html.escape(explanation["text"] if len(explanation["text"]) <= 200 else explanation["text"][:200] + " …")
+    text = explanation["text"].strip() or "(an empty text)"
+    title = html.escape(text if len(text) <= 200 else text[:200] + " …")
     # split at the data first, so that a text that spells a placeholder stays what it is
     head, _, tail = template.partition("@@DATA@@")
     return head.replace("@@TITLE@@", title) + data + tail
