@@ -1,13 +1,15 @@
-"""`npprelnorm explain`: what a masked language model sees in one text, layer by layer."""
+"""`npprelnorm explain`: what a model sees in one text, layer by layer."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import CheckpointMismatchError, CheckpointWarning, InputError
 from .common import (
     add_model_argument,
     add_truncate_argument,
@@ -18,12 +20,13 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..pipelines.fill_mask import FillMaskPipeline
+    from ..model import BodyModel
 
 SUMMARY = "show what a model sees in a text: attention, logit lens, residual norms"
 DESCRIPTION = """\
-Show what a masked language model sees in one text: what fills its masks, what it would predict if it stopped after each
-layer (the logit lens), which tokens each layer attends to, and how long the vectors of the residual stream are.
+Show what a model sees in one text: what fills its masks, what it would predict if it stopped after each layer (the
+logit lens), which tokens each layer attends to, and how long the vectors of the residual stream are. A checkpoint
+without a language-model head, such as a classifier or one for sentence embeddings, is shown without predictions.
 
 With --html the same as one page for a browser, with the attention maps of every head; it needs no other file and no
 network."""
@@ -50,19 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain the text."""
+    from ..assets import embedded_model_path
     from ..files import write_text
     from ..inspect import explain, report_html
-    from ..pipelines import pipeline
+    from ..tokenizer import Tokenizer
 
     if args.html == "":
         raise InputError("--html is empty; it needs the name of a file")
     if args.html is not None and Path(args.html).is_dir():
         raise InputError(f"{args.html} is a folder; --html needs the name of a file")
     say_which_model(args.model)
-    fill: FillMaskPipeline = pipeline("fill-mask", model=args.model)
-    found = explain(
-        fill.model, fill.tokenizer, args.text, k=args.top_k, truncation=args.truncate, max_tokens=args.max_tokens
-    )
+    path = embedded_model_path() if args.model is None else args.model
+    model, tokenizer = _loaded(path), Tokenizer.from_pretrained(path)
+    if not hasattr(model, "lm_head"):
+        sys.stderr.write(f"npprelnorm: {path} has no language-model head, so there is no logit lens\n")
+    found = explain(model, tokenizer, args.text, k=args.top_k, truncation=args.truncate, max_tokens=args.max_tokens)
     if args.html is None:
         sys.stdout.write(_for_people(found))
     else:
@@ -74,16 +79,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _loaded(path: str | os.PathLike[str]) -> BodyModel:
+    """The checkpoint as a language model, a causal one if it is a decoder; without the head where it has none."""
+    from ..auto import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    kind = AutoModelForCausalLM if AutoConfig.from_pretrained(path).is_decoder else AutoModelForMaskedLM
+    try:
+        model: BodyModel = kind.from_pretrained(path, init_missing=False)
+    except CheckpointMismatchError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CheckpointWarning)  # its head is not used, as is said
+            model = AutoModel.from_pretrained(path, init_missing=False)
+    return model
+
+
 def _for_people(found: dict[str, Any]) -> str:
     parts = [printable(found["text"], keep="") + "\n", found["cut"] + "\n" if found["cut"] else ""]
     shown = [fill["position"] for fill in found["fills"]] or [found["start"]]
-    depths = ["embeddings", *(f"layer {number}" for number in range(1, len(found["lens"])))]
+    depths = ["embeddings", *(f"layer {number}" for number in range(1, len(found["norms"]["mean"])))]
+    lens = found["lens"] or [[[]] * len(found["tokens"])] * len(depths)
+    what = {"masked": ": the likeliest tokens", "next": ": the likeliest next tokens", "": ""}[found["predicts"]]
     for place in shown:
-        parts.append(
-            f"\nat token {found['positions'][place]}, {found['tokens'][place].strip()}: the likeliest tokens\n"
-        )
+        parts.append(f"\nat token {found['positions'][place]}, {found['tokens'][place].strip()}{what}\n")
         rows = [["after", "", "norm"]]
-        for depth, words, norms in zip(depths, found["lens"], found["norms"]["tokens"], strict=True):
+        for depth, words, norms in zip(depths, lens, found["norms"]["tokens"], strict=True):
             likeliest = ", ".join(f"{word.strip() or word} {p:.3f}" for word, p in words[place])
             rows.append([depth, likeliest, f"{norms[place]:.2f}"])
         parts.append(table(rows, right=(2,)))

@@ -1,4 +1,4 @@
-"""One text explained: what the masked language model sees in it, as data and as a page that needs nothing else.
+"""One text explained: what a model sees in it, as data and as a page that needs nothing else.
 
 Legend: T tokens shown, N layers, H heads.
 """
@@ -14,23 +14,32 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, NpprelnormError
-from ..pipelines.fill_mask import FillMaskPipeline
+from ..model import BodyModel
+from ..pipelines.base import Pipeline
 from .attention import attention_maps
-from .lens import logit_lens_top
+from .lens import TopTokens, logit_lens_top
+from .recorded import require_model
 from .residual import residual_norms
 
 MAX_TOKENS = 64
 MAX_WEIGHTS = 2_400_000  # attention weights in a page: about 8 MB of it; 128 tokens of 12 layers and 12 heads
 
 
+class _Texts(Pipeline):
+    """Texts as ids that the model can take."""
+
+    task = "explain"
+    model_class = BodyModel
+
+
 def explain(
     model: Any, tokenizer: Any, text: str, *, k: int = 5, truncation: bool = False, max_tokens: int = MAX_TOKENS
 ) -> dict[str, Any]:
-    """What a masked language model makes of one text: attention, logit lens, residual norms, and the masks filled.
+    """What a model makes of one text: attention, residual norms; of a language model the logit lens, and masks filled.
 
     Parameters
     ----------
-    model : a masked language model
+    model : any model class of this package
     tokenizer : Tokenizer
     text : str
         With a mask token or without.
@@ -46,8 +55,10 @@ def explain(
     -------
     dict
         What JSON can hold: ``tokens`` (T texts); ``positions`` (T places in the whole text); ``attention`` (N lists of
-        H lists of T * T whole numbers, in units of 0.0001, query after query); ``lens`` (N + 1 lists of T lists of
-        [text, probability], best first); ``norms`` (``mean`` of the whole text, N + 1, and ``tokens``, N + 1 x T);
+        H lists of T * T whole numbers, in units of 0.0001, query after query); ``predicts`` (``masked`` tokens, the
+        ``next`` ones, or nothing: an empty text); ``lens`` (N + 1 lists of T lists of [text, probability], best first;
+        empty of a model without a language-model head); ``norms`` (``mean`` of the whole text, N + 1, and ``tokens``,
+        N + 1 x T);
         ``fills`` (for each mask that is shown its ``position`` among the tokens and its ``best`` tokens); ``start``
         (the token to look at first); ``order`` (``pre-LN`` or ``post-LN``); ``cut`` (what is left out, if anything is);
         ``model``, ``text`` and ``version``.
@@ -55,7 +66,7 @@ def explain(
     Raises
     ------
     InputError
-        For a text that is too long, a `k` or `max_tokens` below 1, or a model without the head.
+        For a text that is too long, or a `k` or `max_tokens` below 1.
 
     Examples
     --------
@@ -72,11 +83,14 @@ def explain(
         raise InputError(f"max_tokens is {max_tokens!r}; it must be a whole number from 1")
     if not isinstance(text, str):
         raise InputError(f"text is a {type(text).__name__}; give one string")
-    row = FillMaskPipeline(model, tokenizer).encode([text], truncation=truncation)[0]
+    require_model(model)
+    row = _Texts(model, tokenizer).encode([text], truncation=truncation)[0]
     whole = tokenizer.encode_rows([text])[0] if truncation else row
     inputs: dict[str, Any] = {"input_ids": row[None], "attention_mask": np.ones_like(row)[None]}
-    masks = np.flatnonzero(row == tokenizer.mask_token_id)
+    mask = -1 if tokenizer.mask_token_id is None else tokenizer.mask_token_id  # -1 is no token
+    masks = np.flatnonzero(row == mask)
     config = model.config
+    predicts = ("next" if config.is_decoder else "masked") if hasattr(model, "lm_head") else ""
     most = max(1, int((MAX_WEIGHTS / (config.num_hidden_layers * config.num_attention_heads)) ** 0.5))
     window = _window(len(row), int(masks[0]) if len(masks) else 0, min(max_tokens, most))
     norms = residual_norms(model, **inputs)
@@ -84,13 +98,7 @@ def explain(
     shown_masks = [index for index, place in enumerate(window.tolist()) if place in masks]
     if not (np.isfinite(attention).all() and np.isfinite(norms.per_token).all()):
         raise NpprelnormError("the forward gives NaN or infinity: are the weights damaged? (`npprelnorm inspect`)")
-    top = logit_lens_top(model, k=k, positions=window, **inputs)
-
-    def words(layer: int, place: int) -> list[list[Any]]:
-        pairs = zip(top.ids[layer, 0, place].tolist(), top.probabilities[layer, 0, place].tolist(), strict=True)
-        return [[_word(tokenizer, token), _rounded(probability)] for token, probability in pairs]
-
-    layers = range(len(top.ids))
+    lens = _words(tokenizer, logit_lens_top(model, k=k, positions=window, **inputs)) if predicts else []
     return {
         "text": text,
         "model": repr(model),
@@ -98,19 +106,31 @@ def explain(
         "tokens": [_word(tokenizer, token) for token in row[window].tolist()],
         "positions": window.tolist(),
         "order": config.family.order.name,
-        "cut": _cut(window, row, np.asarray(whole), tokenizer.mask_token_id),
+        "predicts": predicts,
+        "cut": _cut(window, row, np.asarray(whole), mask),
         "start": shown_masks[0] if shown_masks else 0,
         "attention": np.rint(attention.astype(np.float64) * 10_000)
         .astype(np.int64)
         .reshape(*attention.shape[:2], -1)
         .tolist(),
-        "lens": [[words(layer, place) for place in range(len(window))] for layer in layers],
+        "lens": lens,
         "norms": {
             "mean": [_rounded(value) for value in norms.per_layer.tolist()],
             "tokens": [[_rounded(value) for value in line] for line in norms.per_token[:, 0, window].tolist()],
         },
-        "fills": [{"position": place, "best": words(len(layers) - 1, place)} for place in shown_masks],
+        "fills": [{"position": place, "best": lens[-1][place]} for place in shown_masks if predicts == "masked"],
     }
+
+
+def _words(tokenizer: Any, top: TopTokens) -> list[list[list[list[Any]]]]:
+    """Texts and probabilities of the one text of a batch: N + 1 lists of T lists of [text, probability]."""
+    return [
+        [
+            [[_word(tokenizer, token), _rounded(p)] for token, p in zip(*pair, strict=True)]
+            for pair in zip(ids[0].tolist(), probabilities[0].tolist(), strict=True)
+        ]
+        for ids, probabilities in zip(top.ids, top.probabilities, strict=True)
+    ]
 
 
 def _window(tokens: int, mask: int, most: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,7 @@ const pick = (id, value) => { one(id).value = value; one(id).dispatchEvent(new E
 const key = name => document.activeElement.dispatchEvent(
   new KeyboardEvent("keydown", {key: name, bubbles: true, cancelable: true}));
 said.title = document.title;
+said.shown = [...document.querySelectorAll("section:not([hidden])")].map(one => one.getAttribute("aria-labelledby"));
 said.heading = one("h1").textContent;
 said.tokens = [...document.querySelectorAll("#tokens button")].map(b => b.textContent);
 said.start = one("#readout").textContent;
@@ -307,6 +309,71 @@ def test_a_post_ln_model_is_explained_as_one(tokenizer: Any, tmp_path: Path) -> 
     assert said["errors"] == []
     assert "of a post-LN model, which has no final LayerNorm" in said["reading"]
     assert said["growth"] == "In a post-LN model each layer ends in a LayerNorm, which sets the norm anew."
+
+
+def saved(model: Any, folder: Path) -> str:
+    """A checkpoint of the model with the embedded one's tokenizer."""
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(nl.embedded_model_path() / name, folder)
+    return str(folder)
+
+
+SIZES = {
+    "vocab_size": 6144, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["Model", "ForSequenceClassification", "ForTokenClassification"])
+def test_a_checkpoint_without_a_language_model_is_shown_without_predictions(
+    head: str, tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = getattr(nl, f"RobertaPreLayerNorm{head}")(nl.RobertaPreLayerNormConfig(**SIZES), rng=1)
+    folder, page = saved(model, tmp_path / "model"), tmp_path / "report.html"
+    assert main(["explain", FRANCE, "--model", folder, "--html", str(page)]) == 0
+    assert f"npprelnorm: {folder} has no language-model head, so there is no logit lens\n" in capsys.readouterr().err
+    found = data_of(page.read_text(encoding="utf-8"))
+    assert (found["predicts"], found["lens"], found["fills"], found["start"]) == ("", [], [], 6)
+    maps = attention_maps(model, **tokenizer([FRANCE]))[:, 0]
+    np.testing.assert_allclose(np.array(found["attention"]).reshape(maps.shape) / 1e4, maps, atol=1e-4)
+    said = in_the_browser(page.read_text(encoding="utf-8"), tmp_path)
+    assert (said["errors"], said["ready"], said["shown"]) == ([], "yes", ["h-attention", "h-norms"])
+    assert main(["explain", FRANCE, "--model", folder]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "at token 6, <mask>"
+    assert lines[3].split() == ["after", "norm"]
+    assert lines[6].split() == ["layer", "2", f"{found['norms']['tokens'][2][6]:.2f}"]
+
+
+def test_a_causal_model_predicts_the_next_token(
+    tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = nl.RobertaPreLayerNormForCausalLM(nl.RobertaPreLayerNormConfig(**SIZES, is_decoder=True), rng=1)
+    folder = saved(model, tmp_path / "model")
+    assert main(["explain", FRANCE, "--model", folder]) == 0
+    assert ": the likeliest next tokens\n" in capsys.readouterr().out
+    found = explain(model, tokenizer, FRANCE)
+    assert (found["predicts"], found["fills"]) == ("next", [])
+    logits = model(**tokenizer([FRANCE])).logits[0].astype(np.float64)
+    best = np.exp(logits.max(axis=-1)) / np.exp(logits).sum(axis=-1)
+    np.testing.assert_allclose([words[0][1] for words in found["lens"][-1]], best, rtol=1e-3)
+    weights = np.array(found["attention"]).reshape(2, 4, 9, 9)
+    assert (weights[:, :, ~np.tri(9, dtype=bool)] == 0).all()
+    said = in_the_browser(report_html(found), tmp_path)
+    assert said["reading"].endswith("; each token's prediction is of the one after it")
+
+
+def test_a_damaged_checkpoint_is_not_shown_as_one_without_a_head(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from npprelnorm.checkpoint.safetensors_file import write_safetensors
+
+    model = nl.RobertaPreLayerNormForMaskedLM(nl.RobertaPreLayerNormConfig(**SIZES), rng=1)
+    folder = saved(model, tmp_path / "model")
+    kept = {name: value for name, value in model.params.items() if "layer.1.output.dense.weight" not in name}
+    write_safetensors(tmp_path / "model" / "model.safetensors", kept)
+    assert main(["explain", FRANCE, "--model", folder]) == 1
+    assert "missing: encoder.layer.1.output.dense.weight" in capsys.readouterr().err
 
 
 def test_hostile_text_stays_text_in_the_browser(model: Any, tokenizer: Any, tmp_path: Path) -> None:
