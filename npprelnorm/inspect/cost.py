@@ -241,7 +241,7 @@ class _OpTimer:
     def _name(self, frame: FrameType) -> str:
         """By the parameter among the arguments; without one, the module of the parameter used last."""
         arguments = list(frame.f_locals.values())
-        if frame.f_code.co_filename.startswith(_KERNELS) and not isinstance(arguments[0], np.ndarray):
+        if frame.f_code.co_filename.startswith(_KERNELS) and not isinstance(next(iter(arguments), None), np.ndarray):
             return "kernels"  # it has no twin in `ops`: all layers at once, or the packing of their weights
         for value in arguments:
             if isinstance(value, np.ndarray) and id(value) in self._names:

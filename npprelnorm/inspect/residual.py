@@ -120,6 +120,8 @@ class BlockUpdates(NamedTuple):
 def block_updates(model: Any, *, attention_mask: Any = None, **inputs: Any) -> BlockUpdates:
     """Compare what every residual block adds with what is in the stream, and sum it up over the depth.
 
+    As in a `trace`, the weights count with all their bits.
+
     Parameters
     ----------
     model : any model class of this package
@@ -193,6 +195,8 @@ class LayerNormStatistics(NamedTuple):
 
 def layer_norm_statistics(model: Any, *, attention_mask: Any = None, **inputs: Any) -> LayerNormStatistics:
     """Learned gains of all LayerNorms of the stack, beside the standard deviations that they meet in one forward.
+
+    As in a `trace`, the weights count with all their bits.
 
     Parameters
     ----------
