@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from studies import gradient_paths, masking_rate, warm_up
+from studies import gradient_paths, masking_rate, patience, warm_up
 from studies.corpus import MASK, PAD, SPECIAL, Words, batches, held_out, little_grammar, masked_batch
 from studies.orders import MASKED_LMS, config_of
 from studies.results import FOLDER, conduct, load, rounded, select
@@ -19,7 +19,7 @@ from npprelnorm.files import read_json
 from npprelnorm.heads import IGNORE
 from npprelnorm.smallworld import words_of
 
-STUDIES = [gradient_paths, masking_rate, warm_up]
+STUDIES = [gradient_paths, masking_rate, patience, warm_up]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_spread_is_zero_for_one_vector_and_leaves_special_tokens_out(words: Word
 # ---- going on
 
 
-def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_study_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = [{"rate": 0.1, "order": "pre"}, {"rate": 0.1, "order": "post"}]
     made = []
 
@@ -149,6 +149,7 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [one["seed"] for one in select(runs, order="post", rate=0.1)] == [0, 1]
     assert select(runs, order="post")[1]["loss"] == [0.1, None]
     assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+    assert f"one: {tmp_path / 'one.json'} is complete, with 4 runs" in capsys.readouterr().out
     lines = (tmp_path / "one.json").read_text("utf-8").splitlines()
     assert len(lines) == 1 + 4 + 1, "a run is a line"
 
@@ -156,6 +157,24 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"one\.json was measured with .*'steps': 3.*move it away"):
         conduct("one", {"steps": 4}, settings, range(3), run, tmp_path)
     assert (tmp_path / "one.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.STUDY)
+def test_a_study_answers_help_and_refuses_arguments_before_it_measures(
+    study: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unwanted(*_: Any, **__: Any) -> None:
+        raise AssertionError("it measures")
+
+    monkeypatch.setattr(study, "conduct", unwanted)
+    for argument, code in (("--help", 0), ("--seeds=9", 2)):
+        monkeypatch.setattr("sys.argv", [study.STUDY, argument])
+        with pytest.raises(SystemExit) as stopped:
+            study.main()
+        assert stopped.value.code == code
+    shown = capsys.readouterr()
+    assert f"python -m studies.{study.STUDY}" in shown.out
+    assert "unrecognized arguments: --seeds=9" in shown.err
 
 
 def test_numbers_are_kept_to_six_digits() -> None:
@@ -181,9 +200,11 @@ def test_committed_gradients_are_those_of_today(words: Words, order: str, monkey
     for kind in ("mean field", "masked lm"):
         fresh = gradient_paths.run(words, kind=kind, order=order, seed=1)
         committed = select(load(gradient_paths.STUDY), kind=kind, order=order)[1]
-        for what, by_depth in fresh.items():
-            for depth, values in by_depth.items():
-                assert values == pytest.approx(committed[what][depth], rel=1e-5, abs=1e-5)
+        for depth, values in fresh["gradients"].items():
+            assert values == pytest.approx(committed["gradients"][depth], rel=1e-5)
+        for what in fresh.keys() - {"gradients"}:  # 4 layers of these are the first 4 of the 32 that are committed
+            assert fresh[what] == pytest.approx(committed[what][:5], rel=1e-5, abs=1e-5)
+        assert fresh.keys() == committed.keys() - {"setting", "seed"}
 
 
 def test_committed_training_is_that_of_today(words: Words) -> None:
@@ -194,3 +215,11 @@ def test_committed_training_is_that_of_today(words: Words) -> None:
     for what in ("gradients", "spread"):
         for step, values in fresh[what].items():
             assert values == pytest.approx(committed[what][str(step)], rel=1e-4)
+
+
+def test_patience_begins_as_the_study_that_it_goes_on_from() -> None:
+    setting = patience.SETTINGS[0]
+    for longer, shorter in zip(load(patience.STUDY), select(load(warm_up.STUDY), **setting), strict=True):
+        assert longer["seed"] == shorter["seed"]
+        assert longer["loss"][: len(shorter["loss"])] == pytest.approx(shorter["loss"], rel=1e-4)
+        assert longer["excess"][0] == pytest.approx(shorter["excess"][-1], rel=1e-4)

@@ -19,7 +19,7 @@ from npprelnorm.training.optimizer import AdamW
 from npprelnorm.training.schedules import factor
 
 from .corpus import HeldOut, Words, batches, held_out, little_grammar
-from .results import conduct
+from .results import command_line, conduct
 
 STUDY = "masking_rate"
 RECIPE: dict[str, Any] = {
@@ -107,6 +107,7 @@ def run(
 
 def main() -> None:
     """Make the runs that are missing."""
+    command_line(__doc__)
     words = Words(little_grammar())
     sets = held_out_sets(words)
     conduct(STUDY, RECIPE, SETTINGS, SEEDS, lambda **one: run(words, sets, **one))

@@ -6,6 +6,7 @@ what came out. Numbers are kept to six digits.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
@@ -43,6 +44,11 @@ def select(runs: Iterable[Run], **setting: Any) -> list[Run]:
     return sorted(chosen, key=lambda run: run["seed"])
 
 
+def command_line(description: str | None) -> None:
+    """Answer `--help`, and refuse everything else: a study is told by its script alone."""
+    argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+
+
 def conduct(
     study: str,
     recipe: Mapping[str, Any],
@@ -77,4 +83,5 @@ def conduct(
             lines = ",\n".join(json.dumps(one, allow_nan=False) for one in runs)
             write_text(path, f'{{"recipe": {json.dumps(recipe)}, "runs": [\n{lines}\n]}}\n')
             print(f"{study}: {setting}, seed {seed}: {time.process_time() - begun:.0f} s of processor", flush=True)
+    print(f"{study}: {path} is complete, with {len(runs)} runs; to measure again, move it away")
     return runs

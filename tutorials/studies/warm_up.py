@@ -9,7 +9,7 @@ not made again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from npprelnorm.training.schedules import factor
 
 from .corpus import EOS, Batch, HeldOut, Words, batches, held_out, little_grammar
 from .orders import MASKED_LMS, by_layer, config_of
-from .results import conduct
+from .results import command_line, conduct
 
 STUDY = "warm_up"
 RECIPE: dict[str, Any] = {
@@ -72,6 +72,7 @@ def run(
     warmup: int,
     order: str,
     seed: int,
+    recipe: Mapping[str, Any] = RECIPE,
     look_inside: Collection[int] = RECIPE["look_inside"],
     until: int = 10**9,
 ) -> dict[str, Any]:
@@ -79,26 +80,26 @@ def run(
 
     Gradients and spreads are those that a step begins with, the excess that which it ends with.
     """
-    width, depth = RECIPE["hidden_size"], RECIPE["num_hidden_layers"]
+    width, depth = recipe["hidden_size"], recipe["num_hidden_layers"]
     config = config_of(order, depth, width, len(words), intermediate_size=2 * width, hidden_act="relu")
     # in float32 a last bit grows to the second digit within a few hundred steps, and no other machine finds the same
     model = MASKED_LMS[order](config, rng=seed, dtype="float64")
     optimizer = AdamW(model.params, weight_decay=0.0)
-    ids = words.encode(words.grammar.sentences(RECIPE["corpus"], seed))
+    ids = words.encode(words.grammar.sentences(recipe["corpus"], seed))
     result: dict[str, Any] = {"loss": [], "excess": [], "gradients": {}, "spread": {}}
     losses: list[float] = []
-    steps = range(1, RECIPE["steps"] + 1)
-    for step, batch in zip(steps, batches(ids, RECIPE["batch_size"], seed, RECIPE["rate"])):  # noqa: B905 (endless)
+    steps = range(1, recipe["steps"] + 1)
+    for step, batch in zip(steps, batches(ids, recipe["batch_size"], seed, recipe["rate"])):  # noqa: B905 (endless)
         output, grads = model.loss_and_grads(**batch._asdict(), labelled_only=True)
         losses.append(float(output.loss))
         if step in look_inside:
             result["gradients"][step] = by_layer(grads, depth)
             result["spread"][step] = spread(model, batch)
-        optimizer.step(model.params, grads, learning_rate * factor("constant", step, warmup, RECIPE["steps"]))
-        if step % RECIPE["every"] == 0:
+        optimizer.step(model.params, grads, learning_rate * factor("constant", step, warmup, recipe["steps"]))
+        if step % recipe["every"] == 0:
             result["loss"].append(float(np.mean(losses)))
             losses.clear()
-        if step in RECIPE["evaluate"]:
+        if step in recipe["evaluate"]:
             result["excess"].append(held.excess(model))
         if step >= until:
             break
@@ -107,6 +108,7 @@ def run(
 
 def main() -> None:
     """Make the runs that are missing."""
+    command_line(__doc__)
     words = Words(little_grammar())
     held = held_out_set(words)
     conduct(STUDY, RECIPE, SETTINGS, SEEDS, lambda **one: run(words, held, **one))
