@@ -49,18 +49,22 @@ def held_out_set(words: Words) -> HeldOut:
     return held_out(words, words.grammar.sentences(RECIPE["held_out"], HELD_OUT_SEED), RECIPE["rate"], HELD_OUT_SEED)
 
 
+def word_states(model: Any, batch: Batch) -> list[np.ndarray]:
+    """The vectors of a batch's words, hidden ones too, after the embeddings and after each layer: (words, C) each."""
+    states = model(
+        batch.input_ids, batch.attention_mask, output_hidden_states=True, hidden_states_convention="v4"
+    ).hidden_states
+    inner = (batch.attention_mask == 1) & (batch.input_ids != EOS)
+    inner[:, 0] = False
+    return [state[inner] for state in states]
+
+
 def spread(model: Any, batch: Batch) -> list[float]:
     """How much the words of a batch differ, after the embeddings and after each layer.
 
     The variance over all words of the batch, as a part of their mean squared length: 0 where all are one vector.
     """
-    _, attention_mask, _ = batch
-    states = model(
-        batch.input_ids, attention_mask, output_hidden_states=True, hidden_states_convention="v4"
-    ).hidden_states
-    inner = (attention_mask == 1) & (batch.input_ids != EOS)
-    inner[:, 0] = False
-    rows = [state[inner] for state in states]  # (words, C)
+    rows = word_states(model, batch)
     return [float(row.var(axis=0).sum() / np.square(row).sum(axis=1).mean()) for row in rows]
 
 
