@@ -37,6 +37,7 @@ rng = np.random.default_rng(0)
 #
 # Take a row whose numbers come out even: $x = (2, 4, 4, 4, 5, 5, 7, 9)$. The mean is $40/8 = 5$; the squares of the
 # deviations add up to $9 + 1 + 1 + 1 + 0 + 0 + 4 + 16 = 32$, so $v = 32/8 = 4$, and every deviation is divided by 2.
+# (In the figure, a dashed line is the mean.)
 
 
 # %%
@@ -59,7 +60,7 @@ for axes, (name, values), colour in zip(panels, steps.items(), (GREY, ORANGE, BL
     axes.bar(np.arange(8), values, color=colour)
     axes.axhline(values.mean(), color=BLACK, linestyle="--", linewidth=1)
     axes.set(title=f"{name}\nmean {values.mean():g}, variance {values.var():g}", xlabel="feature i", xticks=range(8))
-panels[0].set_ylabel("value")
+panels[0].set(ylabel="value", yticks=range(-4, 11, 2))
 plt.show()
 
 # %% [markdown]
@@ -253,9 +254,10 @@ for name, dx in with_ones.items():
 #
 # The factor $1/s$ in front of the Jacobian says that a LayerNorm divides the gradient by the size of its input: ten
 # times larger rows, ten times smaller gradients, while the output does not change at all. $\varepsilon$ limits this
-# below $s \approx \sqrt\varepsilon$. In a pre-LN network the residual stream grows with depth, so that upper blocks
-# receive smaller gradients; in a post-LN network every gradient passes such a factor in every layer. Tutorial 3
-# measures both.
+# below $s \approx \sqrt\varepsilon$. A transformer adds what each of its blocks computes to a token's vector, its
+# *residual stream*, and the two orders differ in what they normalise. Pre-LN normalises only what a block reads; the
+# stream grows with depth, so that upper blocks receive smaller gradients. Post-LN normalises the stream itself after
+# every block, and every gradient passes such a factor in every layer. Tutorial 3 measures both.
 
 # %%
 sizes = 10.0 ** np.arange(-5, 4.1, 0.25)

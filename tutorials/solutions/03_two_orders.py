@@ -11,8 +11,9 @@ N, WIDTH, DEPTH = 16, 256, 32
 #
 # Post-LN's last operation is a LayerNorm already. Without one, the output of pre-LN would have the length of the
 # stream, $\sqrt{q_L}$ times that of a normalised vector: 6 times at $L = 32$. Logits that are as many times larger make
-# a fresh model sure of itself and wrong. And the gradient at the top would no longer be divided by $\sqrt{q_L}$, so the
-# last layer's would not shrink with depth: the $1/\sqrt L$ of theorem 1 comes from this one LayerNorm.
+# a fresh model sure of itself and wrong: its loss is no longer near $\ln V$, that of a guess among $V$ words. And the
+# gradient at the top would begin with $g = 1$ in place of $1/q_L$, so the last layer's would not shrink with depth: the
+# $1/\sqrt L$ of theorem 1 comes from this one LayerNorm.
 
 
 # %%
@@ -38,6 +39,16 @@ length = np.sqrt(pre_ln(DEPTH, N)[0])
 print(f"length of the stream after {DEPTH} layers: {length:.1f} times that of a normalised vector")
 assert 6 < length < 7
 
+logits = np.random.default_rng(0).standard_normal((500, 1000))  # 500 places, 1000 words, whichever word is right
+losses = {scale: np.mean(np.log(np.exp(scale * logits).sum(axis=1)) - scale * logits[:, 0]) for scale in (1.0, length)}
+print("loss of a fresh model:", {f"{scale:.1f}": round(float(loss), 2) for scale, loss in losses.items()})
+assert losses[1.0] < np.log(1000) + 0.6 < 2 * np.log(1000) < losses[length]
+
+shrinking = [pre_ln(depth, N)[1] for depth in (2, 8, 32)]
+without = [last * np.sqrt(pre_ln(depth, N)[0]) for last, depth in zip(shrinking, (2, 8, 32), strict=True)]
+assert shrinking[0] > 4 * shrinking[2]
+assert np.allclose(without, without[0], rtol=1e-12), "g = 1 at the top: no depth in it"
+
 # %% [markdown]
 # ## 2. Blocks scaled by $1/\sqrt{2L}$
 #
@@ -58,8 +69,13 @@ for depth in (2, 8, 32):
 # With $n = 1$ there is no other token to be alike. Attention still adds something: the mean of one token is the token
 # itself, so $m = 1$ from the first layer on, and $q$ grows by exactly $\frac32$ a layer, the upper bound of lemma 2. So
 # the figure of lengths changes (the line becomes the upper edge of the grey band) and the one of similarities has
-# nothing to show. Gradients at the top of pre-LN are then smaller than with many tokens, as $q_L$ is larger.
+# nothing to show. The gradient at the top of pre-LN, $C\sqrt{n/(2q_L)}$, is smaller for two reasons: there is one token
+# to add it up over in place of 16, and a token's share is smaller as $q_L$ is larger. In post-LN only the first
+# applies.
 
 # %%
 for depth in (2, 8, 32):
-    assert np.isclose(pre_ln(depth, 1)[0], 1 + 1.5 * depth)
+    (length, last, _), (length_16, last_16, _) = pre_ln(depth, 1), pre_ln(depth, N)
+    print(f"L = {depth:2d}: q_L {length_16:.1f} -> {length:.1f}, last gradient {last_16:.0f} -> {last:.0f}")
+    assert np.isclose(length, 1 + 1.5 * depth)
+    assert last < last_16 / np.sqrt(N), "also for each token"
