@@ -13,7 +13,7 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, as_matrix, sheets
+from drawing import BLACK, BLUE, GREEN, GREY, ORANGE, RED, as_matrix, sheets
 
 import npprelnorm as nl
 from npprelnorm.ops.attention import attention, attention_backward, merge_heads, split_heads
@@ -322,7 +322,7 @@ on_country = np.concatenate([layer[:, :, where, tokens.index("France")].T for la
 
 # %%
 figure, axes = plt.subplots(figsize=(7.6, 3.8))
-for layer, (colour, marker) in enumerate(zip((BLUE, ORANGE, GREEN, PINK), "osD^", strict=True)):
+for layer, (colour, marker) in enumerate(zip((BLUE, ORANGE, GREEN, BLACK), "osD^", strict=True)):
     dots = np.stack([on_country, cost])[:, 4 * layer : 4 * layer + 4]  # (2, 4, 28)
     axes.scatter(*dots, s=14, color=colour, marker=marker, alpha=0.4, linewidth=0)
     axes.scatter(

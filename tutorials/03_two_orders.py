@@ -170,6 +170,8 @@ def gradients(kind: str, order: str, depth: int) -> np.ndarray:
 
 
 deep, layers = depths[-1], np.arange(depths[-1] + 1)
+
+# %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.9))
 left.fill_between(layers, 1 + layers / 2, 1 + 1.5 * layers, color=GREY, alpha=0.2, label="lemma 2 for pre-LN")
 for order, (colour, marker) in orders.items():
