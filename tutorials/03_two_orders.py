@@ -254,7 +254,7 @@ for order in orders:
 #
 # The paper's own measurement of all layers (its figures 3a and 3b) agrees with its estimate. It is of another quantity,
 # the norm of gradients that were first averaged over batches, in a translation model of 6 + 6 layers with another
-# initialisation.
+# initialisation. Averaging alone does not make the difference (exercise 4); what does, we do not know.
 #
 # ## A model as one would train it
 #
@@ -348,6 +348,8 @@ print(f"largest relative difference from the committed gradient norms: {max(diff
 #    $1/\sqrt{2L}$, as GPT-2 scales the weights at its start? Compute and compare.
 # 3. Set $n = 1$ (one token: no attention to speak of). What are the similarities then, and the gradients? Which of the
 #    two figures changes, and why?
+# 4. Measure as the paper's figures 3a and 3b do: average the gradients of a masked language model of 12 layers over
+#    some batches, and take the norm of the mean. Do the gradients of post-LN fall on the way down now?
 #
 # Answers: [solutions/03_two_orders.py](solutions/03_two_orders.py).
 #

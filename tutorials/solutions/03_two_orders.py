@@ -2,7 +2,13 @@
 # # Solutions to tutorial 3
 
 # %%
+import sys
+
 import numpy as np
+
+sys.path += ["..", "tutorials"]  # where this may be run: in its own folder, or in the repository's
+from studies.corpus import Words, little_grammar, masked_batch
+from studies.orders import MASKED_LMS, by_layer, config_of
 
 N, WIDTH, DEPTH = 16, 256, 32
 
@@ -79,3 +85,32 @@ for depth in (2, 8, 32):
     print(f"L = {depth:2d}: q_L {length_16:.1f} -> {length:.1f}, last gradient {last_16:.0f} -> {last:.0f}")
     assert np.isclose(length, 1 + 1.5 * depth)
     assert last < last_16 / np.sqrt(N), "also for each token"
+
+# %% [markdown]
+# ## 4. The norm of a mean
+#
+# Averaging takes away what differs between batches, and that is a share of the gradient which is nearly the same in
+# every layer. $(2/3)^{(L-l)/2}$ would leave a tenth of the gradient after 11 layers.
+
+
+# %%
+def norms(order: str, seed: int) -> np.ndarray:
+    """Mean norm over 8 batches, and norm of the mean, of each of 12 layers. (2, 12)"""
+    model = MASKED_LMS[order](config_of(order, 12, 64, len(words), intermediate_size=256), rng=seed, dtype="float64")
+    single, total = [], {name: np.zeros_like(value) for name, value in model.params.items()}
+    for number in range(8):
+        ids = words.encode(words.grammar.sentences(32, 100 * seed + number))
+        batch = masked_batch(ids, 0.4, np.random.default_rng([seed, number]))
+        _, grads = model.loss_and_grads(**batch._asdict(), labelled_only=True)
+        single.append(by_layer(grads, 12))
+        for name, gradient in grads.items():
+            total[name] += gradient / 8
+    return np.array([np.mean(single, axis=0), by_layer(total, 12)])
+
+
+words = Words(little_grammar())
+for order in ("pre", "post"):
+    each, mean = np.mean([norms(order, seed) for seed in range(4)], axis=0)
+    print(f"{order}-LN, lowest by highest layer: {each[0] / each[-1]:.2f}, of the mean {mean[0] / mean[-1]:.2f}")
+    assert abs(mean[0] / mean[-1] / (each[0] / each[-1]) - 1) < 0.15, "averaging changes the picture little"
+    assert mean[0] / mean[-1] > {"pre": 2, "post": 0.7}[order]
