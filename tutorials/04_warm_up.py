@@ -182,10 +182,10 @@ left.legend()
 plt.show()
 
 # %% [markdown]
-# The same step moves the output of post-LN about twice as far. This is the amplification of Liu et al., and tutorial 3
-# has its reason: in post-LN a feed-forward block supplies a third of the squared length that leaves it, and attention
-# up to a half, at any depth, while in pre-LN the stream grows and each next block is a smaller part of it. And nearly
-# all of the turn is one and the same vector for all words, in both orders.
+# The same step moves the output of post-LN about twice as far. This is the amplification of Liu et al.
+# (arXiv:2004.08249), and tutorial 3 has its reason: in post-LN a feed-forward block supplies a third of the squared
+# length that leaves it, and attention up to a half, at any depth, while in pre-LN the stream grows and each next block
+# is a smaller part of it. And nearly all of the turn is one and the same vector for all words, in both orders.
 #
 # ## What happens in the first thirty steps
 #

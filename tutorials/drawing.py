@@ -15,12 +15,12 @@ BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW, BLACK = COLOURS = (
 GREY = "#7F7F7F"
 MARKERS = "osD^vP*X"  # lines differ by their markers as well as by their colours
 
-# cool colours for pre-LN, warm ones for post-LN, and the lighter of each for a training with warm-up
+# of both orders, without and with a warm-up: blues for pre-LN, oranges for post-LN
 STYLES = {
     ("pre", False): (BLUE, "o"),
     ("pre", True): (SKY, "D"),
-    ("post", False): (RED, "^"),
-    ("post", True): (ORANGE, "s"),
+    ("post", False): (ORANGE, "s"),
+    ("post", True): (RED, "^"),
 }
 
 SIGNED = "PuOr"  # for numbers around 0: orange below, purple above
