@@ -17,7 +17,7 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
-from drawing import BLACK, BLUE, ORANGE, as_matrix, band
+from drawing import BLACK, STYLES, as_matrix, band
 
 import npprelnorm as nl
 from npprelnorm.smallworld import small_world
@@ -31,7 +31,7 @@ except ImportError:
 folders = {"pre-LN": nl.embedded_model_path(), "post-LN": MODEL_DIR}
 models = {order: nl.AutoModel.from_pretrained(folder) for order, folder in folders.items()}
 tokenizers = {order: nl.Tokenizer.from_pretrained(folder) for order, folder in folders.items()}
-looks = {"pre-LN": (BLUE, "o"), "post-LN": (ORANGE, "s")}
+looks = {order: STYLES[order.removesuffix("-LN"), False] for order in models}
 rng = np.random.default_rng(0)
 
 # %% [markdown]
