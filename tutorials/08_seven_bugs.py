@@ -9,17 +9,23 @@
 
 # %%
 import copy
+import json
+import tempfile
+from pathlib import Path
 from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import numpy as np
-from drawing import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
+from drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from safetensors.numpy import save_file
 
 import npprelnorm as nl
+from npprelnorm.errors import CheckpointMismatchError
 from npprelnorm.ops.activations import gelu, gelu_tanh
 from npprelnorm.ops.attention import attention, merge_heads, split_heads
 from npprelnorm.ops.normalization import layer_norm, layer_norm_backward
 from npprelnorm.smallworld import small_world
+from npprelnorm.teaching import reorder_layer_norm
 from npprelnorm.training.optimizer import AdamW
 
 folder = nl.embedded_model_path()
@@ -142,16 +148,38 @@ def examine(bug: str, names: bool = False, gradients: bool | None = None, **swit
 #
 # The files that Wettig et al. published at first say `"model_type": "roberta"`, and hold pre-LN weights. A program that
 # believes the label computes $\mathrm{LN}(x + f(x))$ in place of $x + f(\mathrm{LN}(x))$ with them, and drops the final
-# LayerNorm. All shapes fit. The *names* do not quite: post-LN RoBERTa has `attention.output.LayerNorm`, these files
-# have `attention.LayerNorm`; a loader that fills what it does not find with fresh weights goes on happily.
+# LayerNorm. All shapes fit. `reorder_layer_norm` makes such a model on purpose, which is to agree with our switch.
 
 # %%
-post_names = {name.replace(".attention.LayerNorm", ".attention.output.LayerNorm") for name in parameters}
+flipped = reorder_layer_norm(model, "post")  # a RobertaForMaskedLM of the same arrays
+post_names = {name.removeprefix("roberta.") for name in flipped.params}
+flipped_off = np.abs(flipped(input_ids=plain).logits - run(plain, post=True)).max()
+print(f"largest difference from the package's post-LN model: {flipped_off:.1e}")
 examine("wrong order", names=post_names != set(parameters), post=True)
 
 # %% [markdown]
 # The answers are gone: the loss is about that of guessing among the 6144 tokens of the vocabulary, $\ln 6144 = 8.7$.
-#
+# What could have warned are the *names*. Of each layer's two LayerNorms, post-LN RoBERTa calls one
+# `attention.output.LayerNorm` and the other `output.LayerNorm`. A loader that fills what it does not find with fresh
+# numbers, and forgets what it finds too much, goes on all the same, with a warning at best. This package reads the
+# order from the names. We write a file like theirs and load it, by the label and by the names:
+
+# %%
+with tempfile.TemporaryDirectory() as theirs:
+    arrays = {name.replace("roberta_prelayernorm.", "roberta."): array for name, array in model.params.items()}
+    save_file(arrays, Path(theirs, "model.safetensors"))
+    Path(theirs, "config.json").write_text(json.dumps(model.config.to_dict() | {"model_type": "roberta"}), "utf-8")
+    try:
+        refusal = f"loaded a {type(nl.RobertaForMaskedLM.from_pretrained(theirs)).__name__}"
+    except CheckpointMismatchError as error:
+        refusal = str(error).replace(theirs, "the folder")
+    by_names = nl.AutoModelForMaskedLM.from_pretrained(theirs, dtype="float64")
+print("wanted and not there:", min(post_names - set(parameters)))
+print("there and not wanted:", min(set(parameters) - post_names))
+print("by the label:", refusal)
+print("by the names:", type(by_names).__name__)
+
+# %% [markdown]
 # ## 2. A forgotten mask
 #
 # Without a mask every token attends to the padding. A text that is not padded gives the right numbers, so the demo
@@ -172,6 +200,8 @@ for padding in paddings:
 figure, axes = plt.subplots(figsize=(6.6, 3.2))
 axes.semilogy(paddings, p_paris[True], color=BLUE, label="with the mask")
 axes.semilogy(paddings, p_paris[False], color=ORANGE, marker="s", label="mask forgotten")
+axes.set_xscale("symlog", base=2, linthresh=1)
+axes.set_xticks(paddings, paddings)
 axes.set(xlabel="padding tokens behind the text", ylabel="p(Paris)", title="The capital of France is <mask>.")
 axes.legend()
 plt.show()
@@ -191,7 +221,8 @@ figure, axes = plt.subplots(figsize=(6.6, 3.0))
 axes.bar(firsts, losses_by_first, color=[BLUE if first == 2 else ORANGE for first in firsts])
 axes.axhline(np.log(len(WORDS)), color=BLACK, linestyle="--", label="guessing: ln 6144")
 axes.set(xlabel="position of the first token (2 is right)", ylabel="loss (nats)", title="where positions begin")
-axes.legend(loc="lower right", frameon=True)
+axes.set_ylim(0, 11)
+axes.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
@@ -223,20 +254,23 @@ plt.show()
 # ## 5. eps in the wrong place
 #
 # $\sqrt{v} + \varepsilon$ in place of $\sqrt{v + \varepsilon}$. For $v \approx 1$ both give nearly the same. The ratio
-# of the two denominators tells where it shows: for small variances, near or below $\varepsilon$.
+# of the two denominators tells where it shows: for small variances, near or below $\varepsilon$. (The dip is at
+# $v \approx 1/4$, where the one overtakes the other and the two are equal.)
 
 # %%
 examine("eps outside the root", eps_outside=True)
 
-variances = 10.0 ** np.linspace(-12, 2, 57)
-embedded = (WORDS[ids] + parameters["embeddings.position_embeddings.weight"][2]).var(axis=-1)
-figure, axes = plt.subplots(figsize=(6.6, 3.2))
+variances = 10.0 ** np.linspace(-12, 2, 141)
+embedded = nl.inspect.trace(model, **batch | {"input_ids": ids})
+embedded = sum(embedded[f"embeddings.{kind}_embeddings"].value for kind in ("word", "token_type", "position"))
+embedded = embedded[batch["attention_mask"] == 1].var(axis=-1)  # what the first LayerNorm gets, of each real token
+figure, axes = plt.subplots(figsize=(8.4, 3.2))
 ratio = (np.sqrt(variances) + 1e-5) / np.sqrt(variances + 1e-5)
 axes.loglog(variances, np.abs(ratio - 1), color=BLUE, marker="", label="relative error of the denominator")
 axes.axvspan(embedded.min(), embedded.max(), color=SKY, alpha=0.4, label="variances of our embeddings")
 axes.axvline(1e-5, color=GREY, linestyle=":", label="eps")
 axes.axhline(6e-8, color=BLACK, linestyle="--", label="rounding of float32")
-axes.set(xlabel="variance of a row", ylabel="relative error", ylim=(1e-9, 10))
+axes.set(xlabel="variance of a row", ylabel="relative error", ylim=(1e-8, 10), xticks=10.0 ** np.arange(-12, 3, 2))
 axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
@@ -249,7 +283,8 @@ print("the unit test that settles it, eps = 3:", inside[0], "and not", row[0] / 
 #
 # The first five were in the forward. This one leaves every output as it is: the backward of LayerNorm without
 # $-\operatorname{mean}(g)$ (tutorial 1). First the gradients of the embedded model, then a small model trained from
-# scratch, with the right backward, without the mean term, and without the variance term.
+# scratch, with the right backward, without the mean term, and without the variance term. `patch` puts our backward in
+# the place of the package's for as long as its `with` lasts.
 
 
 # %%
@@ -281,7 +316,7 @@ error = {
     for bug in ("mean term missing", "variance term missing")
 }
 figure, axes = plt.subplots(figsize=(9, 3.2))
-for (bug, values), colour, marker in zip(error.items(), (ORANGE, RED), "s^", strict=True):
+for (bug, values), colour, marker in zip(error.items(), (ORANGE, PINK), "s^", strict=True):
     axes.plot(values, color=colour, marker=marker, linestyle="", label=bug)
 borders = [i for i, n in enumerate(names) if n.endswith("attention.LayerNorm.weight")]
 borders.append(names.index("roberta_prelayernorm.LayerNorm.weight"))
@@ -291,23 +326,26 @@ middle = [np.mean(pair) - 0.5 for pair in zip([0, *borders], [*borders, len(name
 axes.set_xticks(middle, ["embeddings", *(f"layer {i}" for i in range(4)), "head"])
 axes.set(ylabel="error / norm of the gradient", title="each point: one weight of the embedded model", ylim=(0, None))
 axes.grid(axis="x", visible=False)
-axes.legend()
+axes.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
 plt.show()
 
 
 # %%
-def slope_error(gradients: dict[str, np.ndarray]) -> float:
-    """The gradient check on the whole model: |slope − <g, d>| / |g| for one random direction d over everything."""
+def dot(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    return sum(float((array * other[name]).sum()) for name, array in one.items())
+
+
+def slope_error(gradients: dict[str, np.ndarray], of: nl.RobertaPreLayerNormForMaskedLM = model) -> float:
+    """The gradient check on a whole model: |slope − <g, d>| / |g| for one random direction d over everything."""
     rng, h = np.random.default_rng(5), 1e-7
-    d = {name: rng.standard_normal(array.shape) for name, array in model.params.items()}
-    nudged = copy.deepcopy(model)
+    d = {name: rng.standard_normal(array.shape) for name, array in of.params.items()}
+    nudged = copy.deepcopy(of)
     losses = []
     for step in (h, -h):
         for name in d:
-            nudged.params[name] = model.params[name] + step * d[name]
+            nudged.params[name] = of.params[name] + step * d[name]
         losses.append(float(nudged(**text).loss))
-    size = np.sqrt(sum(float((g**2).sum()) for g in gradients.values()))
-    return abs((losses[0] - losses[1]) / (2 * h) - sum(float((g * d[n]).sum()) for n, g in gradients.items())) / size
+    return abs((losses[0] - losses[1]) / (2 * h) - dot(gradients, d)) / np.sqrt(dot(gradients, gradients))
 
 
 slope_errors = {name: slope_error(gradients) for name, gradients in gradients_by.items()}
@@ -320,8 +358,10 @@ small = nl.RobertaPreLayerNormConfig(
     max_position_embeddings=40, initializer_range=0.05, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
 sentences = small_world().sentences(32 * 60, 12)
+print(nl.RobertaPreLayerNormForMaskedLM(small, rng=0).num_parameters(), "parameters")
 
 
+# %%
 def train(seed: int) -> list[float]:
     """Losses of 60 steps of masked language modelling, 32 sentences each."""
     rng, losses = np.random.default_rng(seed), []
@@ -348,7 +388,7 @@ for name, backward in backwards.items():
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.4))
 smooth = {name: np.apply_along_axis(np.convolve, 1, c, np.ones(8) / 8, mode="valid") for name, c in curves.items()}
-for (name, values), colour, style in zip(smooth.items(), (BLUE, ORANGE, RED), ("-", "--", "-."), strict=True):
+for (name, values), colour, style in zip(smooth.items(), (BLUE, ORANGE, PINK), ("-", "--", "-."), strict=True):
     steps = np.arange(8, 61)
     axes.plot(steps, values.mean(axis=0), color=colour, linestyle=style, marker="", label=name)
     axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15)
@@ -359,10 +399,21 @@ final = {name: values[:, -20:].mean(axis=1) for name, values in curves.items()}
 print("last 20 steps:", {name: values.round(2).tolist() for name, values in final.items()})
 
 # %% [markdown]
-# A gradient that is wrong by two fifths of its norm (the median of the points above) trains as well as the right one!
-# There is a reason. The lost term points along $\mathbf 1$, and every LayerNorm above ignores that direction of the
-# residual stream: so what it adds is mostly noise where the loss is flat. A loss that goes down is no evidence for a
-# backward. (The variance term is not so lucky.)
+# A gradient that is wrong by two fifths of its norm (the median of the points above) trains as well as the right one,
+# over these sixty steps! There is a reason. What is wrongly kept points along $\mathbf 1$ in the residual stream, and
+# every LayerNorm above ignores that direction: the loss is flat there. So the error should be nearly perpendicular to
+# the right gradient $g$, and a small step along the wrong one, $\tilde g$, should lower the loss by nearly as much: by
+# $\langle \tilde g, g \rangle / |g|^2$ of it. (The variance term points along $\hat x$, a direction that only the one
+# LayerNorm ignores which has this $\hat x$. Without it the training comes off its path.)
+
+# %%
+whole = gradients_by["right"]
+lowered = {name: dot(gradients_by[name], whole) / dot(whole, whole) for name in backwards}
+print("a small step along it lowers the loss, beside the right gradient:")
+print(", ".join(f"{name} {share:.0%}" for name, share in lowered.items()))
+
+# %% [markdown]
+# A loss that goes down is no evidence for a backward.
 #
 # ## 7. An untied decoder
 #
@@ -370,6 +421,9 @@ print("last 20 steps:", {name: values.round(2).tolist() for name, values in fina
 # matrix of its own either leaves it fresh, and then guesses; or copies the embeddings, which looks right on the first
 # day, and drifts apart as soon as anything is trained. The tied gradient is the sum of two: one comes back through the
 # look-up, the other through the decoder.
+#
+# The second kind passes a gradient check against *itself*: its two matrices have right gradients of their own. The
+# check has to move what should be one matrix in both places at once, and then the look-up's share alone is too little.
 
 # %%
 fresh = 0.09 * np.random.default_rng(1).standard_normal(WORDS.shape)
@@ -384,19 +438,21 @@ lookup_name = "roberta_prelayernorm.embeddings.word_embeddings.weight"
 parts = untied.loss_and_grads(**text)[1]
 lookup, through_decoder = parts[lookup_name], parts["lm_head.decoder.weight"]
 tied = gradients_by["right"][lookup_name]
-half = {**gradients_by["right"], lookup_name: lookup}  # a backward that forgets the decoder's share
+half = {**gradients_by["right"], lookup_name: lookup}  # what the untied program has for that matrix
+against_itself, against_tied = slope_error(parts, untied), slope_error(half)
+print(f"gradient check of the untied model: {against_itself:.1e}; against the tied one: {against_tied:.1e}")
 extra = sum(a.size for a in untied.params.values()) - model.num_parameters()
 print(f"parameters: {model.num_parameters():,} tied, {extra:,} more untied; the file lacks lm_head.decoder.weight")
 examine("untied decoder, fresh", names=extra > 0, decoder=fresh)
-examine("untied decoder, copied", names=extra > 0, decoder=WORDS.copy(), gradients=slope_error(half) > 1e-6)
+examine("untied decoder, copied", names=extra > 0, decoder=WORDS.copy(), gradients=against_tied > 1e-6)
 
 # %%
 figure, axes = plt.subplots(figsize=(6.6, 3.2))
 ways = {"look-up": lookup, "decoder": through_decoder, "tied: their sum": tied}
 for (name, g), colour, hatch in zip(ways.items(), (BLUE, ORANGE, GREEN), ("", "//", ".."), strict=True):
     norms = np.linalg.norm(g, axis=1)
-    axes.bar(name, np.linalg.norm(norms), color=colour, hatch=hatch)
-    axes.text(name, np.linalg.norm(norms), f"{np.count_nonzero(norms)} of {len(norms)} words", ha="center", va="bottom")
+    bar = axes.bar(name, np.linalg.norm(norms), color=colour, hatch=hatch)
+    axes.bar_label(bar, [f"{np.count_nonzero(norms)} of {len(norms)} words"], padding=3)
 axes.set(ylabel="norm of the gradient", title="two ways to the word embeddings")
 axes.margins(y=0.15)
 plt.show()
@@ -451,6 +507,9 @@ guessing = np.log(len(WORDS))
 assert abs(measured["wrong order"][1] - guessing) < 0.3
 assert measured["wrong order"][2] == 0.0
 assert noticed["wrong order"]["names"]
+assert flipped_off < 1e-10, "the switch is what the package's post-LN model computes"
+assert refusal.startswith("the folder is a pre-LN checkpoint")
+assert np.array_equal(by_names(input_ids=plain).logits, model(input_ids=plain).logits)
 
 assert p_paris[False][0] == p_paris[True][0] > 0.99, "without padding nothing is wrong"
 assert p_paris[False][4] < 0.01, "eight padding tokens are enough"
@@ -472,10 +531,13 @@ assert slope_errors["mean term missing"] > 1e-3
 assert slope_errors["variance term missing"] > 1e-3
 assert [name for name, found in noticed["missing mean term"].items() if found] == ["gradients"]
 assert 0.35 < np.median(error["mean term missing"]) < 0.45
+assert lowered["right"] == 1
+assert 0.9 < lowered["mean term missing"] < 1.1, "the error is nearly perpendicular to the gradient"
 assert abs(final["mean term missing"].mean() - final["right"].mean()) < 0.15, "it trains as well"
 assert (final["variance term missing"] > final["right"] + 0.3).all(), "this one does not"
 
 assert np.allclose(lookup + through_decoder, tied, rtol=0, atol=1e-12)
+assert against_itself < 1e-6, "the untied model is consistent, and wrong"
 assert np.count_nonzero(np.abs(lookup).sum(axis=1)) < 100, "only words that occur"
 assert np.count_nonzero(np.abs(through_decoder).sum(axis=1)) == 6144, "every word"
 assert measured["untied decoder, fresh"][2] < 0.01
