@@ -40,7 +40,13 @@ for name, h in pooled.items():
     right[name] = float(np.mean(answers))
 print({name: f"{share:.1%}" for name, share in right.items()})
 assert min(right.values()) > 0.6
+assert abs(right["<s>"] - right["mean"]) < 1 / 28
 
+# %% [markdown]
+# Neither: they differ by less than one country of 28, and dealing the countries out anew changes more than that. Does
+# the padding really not count? The mean of a text in the batch is that of the text alone:
+
+# %%
 alone = tokenizer([frames[0].format("Cuba")])
 one = body(**alone).last_hidden_state.mean(axis=1)[0]
 row = next(i for i, c in enumerate(COUNTRIES.rows) if c[0] == "Cuba") * 4
