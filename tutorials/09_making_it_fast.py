@@ -11,7 +11,8 @@
 # measurements of the kernels are left out, and say so.
 #
 # The times below come from one machine, with one thread where nothing else is said. On yours they are others, and so
-# are their ratios. What is asserted at the end is what holds everywhere: results, and counts.
+# are their ratios. What is asserted at the end is what holds everywhere: results and counts, and of the times only that
+# loops in Python are slow.
 #
 # Letters: $B$ sequences of $T$ tokens, $N$ rows that are computed, $R$ rows that are read, $C$ hidden size, $F$ inner
 # size, $L$ layers.
@@ -37,10 +38,14 @@ nl.use_backend("numpy")  # until we say otherwise
 kernels = backend.load_kernels(by_name=False) if importlib.util.find_spec("numba") else None
 print("the kernels are", "ready" if kernels else "not there (pip install numba); their measurements are left out")
 
+# %% [markdown]
+# Two functions measure. The machine has slow moments, so that all contestants of a race run in turns, several times,
+# and the median counts.
 
+
+# %%
 def race(contestants: dict[str, Callable[[], Any]], rounds: int = 7) -> dict[str, float]:
-    """Seconds of each, the median of several rounds; in each round everybody runs once, so that all meet the same
-    machine, slow moments included. One round before that warms up. Who ends in "2 threads" gets them."""
+    """Median seconds of each, without a first round that warms up. Whose name ends in "2 threads" gets them."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(1 + rounds):
         for name, run in contestants.items():
@@ -122,13 +127,15 @@ no_bias = np.zeros(3072, np.float32)
 plain: dict[str, Callable[[], Any]] = {f"x @ W.T, {n}": (lambda x=x: x @ wide.T) for n, x in blocks.items()}
 ours = {f"linear, {n}": (lambda x=x: linear(x, wide, no_bias)) for n, x in blocks.items()}
 times = race({"read": lambda: halves[0] @ halves[1], "square": lambda: square @ square.T, **plain, **ours}, rounds=15)
+memory_roof, arithmetic_roof = wide.nbytes / times["read"], 2 * 768**3 / times["square"]
+print(f"the roofs: {memory_roof / 1e9:.0f} GB/s and {arithmetic_roof / 1e9:.0f} GFLOP/s (10^9 a second)")
 
 
+# %%
 def intensity(rows: int) -> float:
     return 2 * rows * wide.size / (4 * (wide.size + rows * sum(wide.shape)))
 
 
-memory_roof, arithmetic_roof = wide.nbytes / times["read"], 2 * 768**3 / times["square"]
 points = np.array([intensity(n) for n in counts])
 speeds = {way: [2e-9 * n * wide.size / times[f"{way}, {n}"] for n in counts] for way in ("x @ W.T", "linear")}
 figure, axes = plt.subplots(figsize=(6.8, 4))
@@ -146,7 +153,6 @@ axes.set(
 )
 axes.legend(loc="lower right")
 plt.show()
-print(f"the roofs: {memory_roof / 1e9:.0f} GB/s and {arithmetic_roof / 1e9:.0f} GFLOP/s (10^9 a second)")
 
 # %% [markdown]
 # With OpenBLAS, two rows may take longer than twice one row: for more than one vector it copies the weight into an
@@ -227,7 +233,10 @@ panels[0].pcolormesh(
     np.where(real, np.arange(B)[:, None] % 2 + 1, 0), cmap="cividis", edgecolors="white", linewidth=0.3
 )
 panels[0].set(
-    title=f"the batch: {B * T} rows; dark is padding", xlabel="token", ylabel="sequence", yticks=[0, 5, 10, 15]
+    title=f"the batch: {B * T} rows; dark is padding, sequences are yellow and grey in turn",
+    xlabel="token",
+    ylabel="sequence",
+    yticks=[0, 5, 10, 15],
 )
 panels[0].invert_yaxis()
 strip = np.repeat(np.arange(B) % 2 + 1, sizes)[None]
@@ -279,9 +288,10 @@ report(reading)
 # Work has been left out; what remains has to be done faster. How does one multiply matrices at the speed of the
 # arithmetic? A core of today can do 16 or 32 multiplications with addition in one tick, but load only two or three
 # vectors. The definition loads two numbers for each multiplication. The way out (Goto and van de Geijn 2008, "Anatomy
-# of high-performance matrix multiplication", section 4): keep a *tile* of $r \times w$ sums in registers. At each step
-# of the depth $k$, load $w$ numbers of the weight and $r$ of the rows, and use each of them for a whole row or column
-# of the tile: $r + w$ loaded, $rw$ multiplied. Here it is, in NumPy and slow, with its loads counted.
+# of high-performance matrix multiplication", section 6.1; packing is in section 4.2): keep a *tile* of $r \times w$
+# sums in registers. At each step of the depth $k$, load $w$ numbers of the weight and $r$ of the rows, and use each of
+# them for a whole row or column of the tile: $r + w$ loaded, $rw$ multiplied. Here it is, in NumPy and slow, with its
+# loads counted.
 
 
 # %%
@@ -441,6 +451,9 @@ def exp(x: np.ndarray) -> np.ndarray:
 
 everywhere = np.linspace(-80, 80, 10001)
 exp_error = np.abs(exp(everywhere) / np.exp(everywhere) - 1).max()
+print(f"degree 6, from -80 to 80: {exp_error:.1e}")
+
+# %%
 figure, axes = plt.subplots(figsize=(6.4, 3.2))
 axes.semilogy(degrees, by_taylor, color=ORANGE, marker="s", label="Taylor")
 axes.semilogy(degrees, by_chebyshev, color=BLUE, marker="o", label="Chebyshev nodes")
@@ -449,7 +462,6 @@ axes.text(1, 2.0**-24 * 1.6, "half a unit in the last place of float32", fontsiz
 axes.set(xlabel="degree", ylabel="largest relative error", title="a polynomial for exp, |r| ≤ ln(2) / 2")
 axes.legend()
 plt.show()
-print(f"degree 6, from -80 to 80: {exp_error:.1e}")
 
 # %% [markdown]
 # The error function is two polynomials, one in $x$ near 0 and one for the tail, which multiplies $e^{-x^2}$
@@ -478,6 +490,7 @@ def with_kernels(run: Callable[..., Any], **inputs: Any) -> np.ndarray:
         return run(**inputs).last_hidden_state
 
 
+# %%
 calls = {"NumPy": sum(op.calls for op in nl.inspect.profile_forward(model, repeats=1, **question).ops)}
 if kernels:
     with nl.use_backend("numba"):
@@ -572,6 +585,7 @@ step_errors = {name: float(np.abs(run() - expected).max()) for name, run in step
 ladder = race(steps)
 report(ladder)
 
+# %%
 figure, axes = plt.subplots(figsize=(8, 0.5 * len(ladder) + 1.1))
 for place, (seconds, colour) in enumerate(zip(ladder.values(), (GREY, ORANGE, SKY, BLUE, GREEN, PINK), strict=False)):
     axes.barh(place, 1e3 * seconds, color=colour)
@@ -591,8 +605,7 @@ plt.show()
 # ## Exercises
 #
 # 1. From how many rows on is a product with RoBERTa-base's (3072, 768) bound by arithmetic, on a processor of 100
-#    GFLOP/s and 20 GB/s? And with weights in two bytes? How does the first
-#    number change with the size of the matrix?
+#    GFLOP/s and 20 GB/s? And with weights in two bytes? How does the first number change with the size of the matrix?
 # 2. You may choose a tile of $r$ rows and $v$ vectors for a processor with 16 registers of 8 numbers, if sums, one
 #    row's panel and one number of $a$ must fit: $rv + v + 1 \le 16$. Which $(r, v)$ loads least for each
 #    multiplication, and how does 6 × 16 compare?
@@ -612,13 +625,12 @@ assert intensity(256) > 100 * intensity(1)
 
 assert multiplied == tiny_a.shape[0] * tiny_a.shape[1] * tiny_b.shape[0]
 assert loop_error < 1e-13
-assert loop_each > 10 * numpy_each, "Python takes a hundred times as long, or more"
+assert loop_each > 10 * numpy_each, "usually a thousand times as long, and more"
 assert all(shapes_agree)
 
 assert packed_rows == sizes.sum() == bounds[-1] < 0.55 * padded_rows
 assert packing_error < 2e-5
 assert np.array_equal(packed[~real], np.zeros((padded_rows - packed_rows, C)))
-assert packing["padding computed"] > 1.2 * packing["packed"], "half of the rows: expected is about 2"
 assert read_alone.shape == (B, C)
 assert reading_error < 2e-5
 assert layer_for_first < 0.25 * layer_in_full
