@@ -85,6 +85,20 @@ for name, value in sorted(worth.items(), key=lambda item: -item[1]):
     print(f"{name:15s} worth {value:+7.2f}   derivative {share[name]:+.2f}   norm {np.linalg.norm(parts[name]):6.1f}")
 assert abs(sum(share.values())) < 1e-3 * max(np.abs(list(share.values()))), "they cancel"
 assert max(share, key=share.get) != max(worth, key=worth.get), "and so do not tell what a part is worth"
+print(f"all together worth {sum(worth.values()):.1f}, of a preference of {preference(total):.1f}")
+
+# %% [markdown]
+# The last layer's attention speaks most for Paris. Two of its four heads look at the country. The worths do not add up
+# to the whole either: they say what is lost without one part while the others are there, and the others make up for
+# much of it.
+
+# %%
+looks = nl.inspect.trace(model, input_ids=ids[None])["encoder.layer.3.attention.self.weights"].value[0, :, at]  # (H, T)
+at_france = looks[:, list(ids).index(tokenizer.token_to_id("ĠFrance"))]
+print("the last layer's heads look at France with", np.round(at_france, 2))
+assert max(worth, key=worth.get) == "attention 3"
+assert np.count_nonzero(at_france > 0.8) == 2
+assert sum(worth.values()) < preference(total) / 2
 
 # %% [markdown]
 # ## 3. A real model
