@@ -471,8 +471,8 @@ plt.show()
 # ## Step 7: one call for a forward, and a team of threads
 #
 # A call into NumPy costs about a microsecond before it computes anything, and a forward makes hundreds of calls: most
-# of the time of a very short input. The kernel gets a table of addresses, and runs embeddings' rows through all layers
-# without coming back to Python. `profile_forward` counts.
+# of the time of a very short input. The kernel gets a table of addresses, and takes the rows of the embeddings through
+# all layers without coming back to Python. `profile_forward` counts.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
