@@ -33,7 +33,12 @@ SMALL_FILES = (
     "generation_config.json",
 )
 # of checkpoints laid out as sentence-transformers; asked for only by those who read them
-SENTENCE_FILES = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
+SENTENCE_FILES = (
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
 CONVERT_PR = "refs/pr/1"  # where the hub's conversion bot offers a model.safetensors
 
 _ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,95}/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)

@@ -60,13 +60,13 @@ class FeatureExtractionPipeline(Pipeline):
         Parameters
         ----------
         texts : str or sequence of str
-            What to embed.
+            What to embed. It is lower-cased, and gets a prompt before it, where the checkpoint's sentence-transformers
+            files say so.
         pooling : {"none", "mean", "cls", "max"}, optional
             How the vectors of a text's tokens become one: not at all, their mean, the first one (``<s>``), the
             largest value of each column. ``<s>`` and ``</s>`` count, as in sentence-transformers; padding never
-            does. By default what the checkpoint's sentence-transformers files say, where it has such, and "none"
-            where not. A checkpoint that was only pretrained as a masked LM has no trained pooler; its mean is the
-            usual choice.
+            does. By default what those files say, where there are any, and "none" where not. A checkpoint that was
+            only pretrained as a masked LM has no trained pooler; its mean is the usual choice.
         normalize : bool, optional
             Whether to scale every vector to length 1; by default as those files say, and no where there are none.
         truncation : bool
@@ -91,7 +91,10 @@ class FeatureExtractionPipeline(Pipeline):
             normalize = self.sentence is not None and self.sentence.normalize
         if pooling not in _POOLING:
             raise InputError(f"pooling is {pooling!r:.80}; allowed: {', '.join(map(repr, _POOLING))}")
-        rows = self.encode(as_texts(texts), truncation=truncation)
+        listed = as_texts(texts)
+        if self.sentence is not None:  # what is no text is left for the tokenizer to refuse
+            listed = [self.sentence.prepared(text) if isinstance(text, str) else text for text in listed]
+        rows = self.encode(listed, truncation=truncation)
         vectors: list[Any] = [None] * len(rows)
         for batch in self.batches(rows):
             read = batch.attention_mask == 1

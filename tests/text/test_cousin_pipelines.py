@@ -13,6 +13,7 @@ from strategies import random_model, tiny_config
 import npprelnorm as nl
 from npprelnorm.commands import main
 from npprelnorm.errors import CheckpointFormatError, InputError, TokenizerError
+from npprelnorm.sentence_files import SentenceSettings
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "dog", "bark", "##s", "purr", "a", "i", ".", "?"]
 
@@ -169,6 +170,78 @@ def test_sentence_files_decide(mode: str, normalize: bool, tmp_path: Path, capsy
     assert embed("the cat the cat the", truncation=True).shape == (12,)
 
 
+@pytest.mark.parametrize("mode", ["mean", "cls", "max", ["max"]])
+def test_what_sentence_transformers_6_writes(mode: Any, tmp_path: Path) -> None:
+    """Other class names, one word for the pooling, and the limit in the tokenizer's files."""
+    places = ["base.modules.transformer", "sentence_transformer.modules.pooling", "base.modules.normalize"]
+    modules = [
+        step | {"type": f"sentence_transformers.{place}.{step['type'].rpartition('.')[2]}"}
+        for step, place in zip(MODULES, places, strict=True)
+    ]
+    pooling = {"embedding_dimension": 12, "pooling_mode": mode, "include_prompt": True}
+    folder = sentence_folder(tmp_path, modules, pooling, None)
+    (folder / "sentence_bert_config.json").write_text(
+        json.dumps({"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}), "utf-8"
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 6}), "utf-8")
+    given = {"prompts": {"query": "", "document": ""}, "default_prompt_name": None}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(given), "utf-8")
+    embed = nl.pipeline("feature-extraction", model=folder)
+    name = mode if isinstance(mode, str) else mode[0]
+    assert embed.sentence == SentenceSettings(name, True, None)
+    assert embed.max_tokens == 6
+    np.testing.assert_array_equal(embed("a cat"), embed("a cat", pooling=name, normalize=True))
+
+
+def test_a_default_prompt_goes_before_every_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = sentence_folder(tmp_path, MODULES, MEAN, 8)
+    plain = nl.pipeline("feature-extraction", model=folder)
+    given = {"prompts": {"query": "a dog ", "other": ""}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(given), "utf-8")
+    embed = nl.pipeline("feature-extraction", model=folder)
+    texts = ["the cat", "i purr"]
+    np.testing.assert_array_equal(embed(texts), plain([f"a dog {text}" for text in texts]))
+    np.testing.assert_array_equal(embed("the cat"), plain("a dog the cat"))
+    assert main(["embed", "--model", str(folder), "the cat"]) == 0
+    np.testing.assert_allclose(json.loads(capsys.readouterr().out)["embedding"], embed("the cat"), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match=r"text\[1\] is a NoneType, not a string"):
+        embed(["the cat", None])
+    for name, message in (("neither", "is 'neither', which is none of its prompts"), (3, "is 3, which is none of")):
+        (folder / "config_sentence_transformers.json").write_text(
+            json.dumps(given | {"default_prompt_name": name}), "utf-8"
+        )
+        with pytest.raises(CheckpointFormatError, match=f"default_prompt_name {message}"):
+            nl.pipeline("feature-extraction", model=folder)
+
+
+def test_a_prompt_that_is_not_pooled(tmp_path: Path) -> None:
+    folder = sentence_folder(tmp_path, MODULES, MEAN | {"include_prompt": False})
+    nl.pipeline("feature-extraction", model=folder)  # there is no prompt
+    given = {"prompts": {"query": "a dog "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(given), "utf-8")
+    with pytest.raises(InputError, match="leaves the prompt out of the pooling, which this package does not"):
+        nl.pipeline("feature-extraction", model=folder)
+
+
+def test_texts_are_lower_cased_where_the_files_say_so(tmp_path: Path) -> None:
+    folder = sentence_folder(tmp_path, MODULES, MEAN, 8)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}), "utf-8")
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "A "}, "default_prompt_name": "query"}), "utf-8"
+    )
+    vectors = []
+    for lower in (False, True):
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": lower}), "utf-8")
+        embed = nl.pipeline("feature-extraction", model=folder)
+        vectors.append([embed(text) for text in ("The CAT", "the cat")])
+    assert np.abs(vectors[0][0] - vectors[0][1]).max() > 1e-3
+    np.testing.assert_array_equal(vectors[1][0], vectors[1][1])
+    assert np.abs(vectors[0][1] - vectors[1][1]).max() > 1e-3  # the prompt's own A
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": "no"}), "utf-8")
+    with pytest.raises(CheckpointFormatError, match="do_lower_case is 'no', not true or false"):
+        nl.pipeline("feature-extraction", model=folder)
+
+
 MEAN = {"pooling_mode_mean_tokens": True}
 DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
 
@@ -178,7 +251,13 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
     ([], MEAN, 6, InputError, "the steps none; this package knows"),
     ({"a": 1}, MEAN, 6, CheckpointFormatError, "is not a list of steps"),
     ([MODULES[0], MODULES[1] | {"path": "../x"}], MEAN, 6, CheckpointFormatError, "is not a list of steps"),
+    ([MODULES[0] | {"path": "0_BERT"}, *MODULES[1:]], MEAN, 6, InputError, "keeps the model in the folder 0_BERT"),
     (MODULES, {"pooling_mode_lasttoken": True}, 6, InputError, "asks for pooling_mode_lasttoken"),
+    (MODULES, {"pooling_mode": "weightedmean"}, 6, InputError, "asks for weightedmean; this package knows one of mean"),
+    (MODULES, {"pooling_mode": ["cls", "mean"]}, 6, InputError, "asks for cls, mean; this package"),
+    (MODULES, {"pooling_mode": [["cls"]]}, 6, InputError, "asks for .'cls'.; this package"),
+    (MODULES, {"pooling_mode": []}, 6, InputError, "asks for no pooling"),
+    (MODULES, {"pooling_mode": {"a": 1}}, 6, InputError, "asks for .'a': 1.; this package"),
     (MODULES, MEAN | {"pooling_mode_cls_token": True}, 6, InputError, "pooling_mode_mean_tokens, pooling_mode_cls"),
     (MODULES, {}, 6, InputError, "asks for no pooling"),
     (MODULES, MEAN, 0, CheckpointFormatError, "max_seq_length is 0, not a whole number from 1"),
