@@ -17,6 +17,7 @@ from ..params import Params, Shapes, initial
 from . import names
 from .folder import open_tensors
 from .hub import resolve
+from .model_types import CONFIGS
 from .tensors import TensorFile, TensorInfo
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: n
     if found.order == "post-LN":
         raise CheckpointMismatchError(
             f"{folder} is a post-LN checkpoint (model_type {model_type!r}, layers with attention.output.LayerNorm): "
-            "the RobertaPreLayerNorm classes would compute something else with its weights; use a pre-LN checkpoint, "
-            "such as andreasmadsen/efficient_mlm_m0.40"
+            f"the RobertaPreLayerNorm classes would compute something else with its weights; {_for_post_ln(model_type)}"
         )
     if found.order == "unknown":
         raise CheckpointMismatchError(
@@ -96,6 +96,14 @@ def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: n
             f"{folder} has pre-LN tensor names but model_type {model_type!r} in its config.json; if it really is a "
             f"RoBERTa-PreLayerNorm checkpoint, set model_type to {config.model_type!r} there"
         )
+
+
+def _for_post_ln(model_type: Any) -> str:
+    """What to do with a post-LN checkpoint."""
+    types = [name for name, known in CONFIGS.items() if known.family.order is POST_LN]
+    if model_type in types:
+        return "load it with AutoModel and its like, which pick the class"
+    return f"if it is of type {', '.join(types)}, set model_type to that in its config.json and load it with AutoModel"
 
 
 def _check_post_ln(folder: Path, config: RobertaPreLayerNormConfig, found: names.Layout, model_type: Any) -> None:
@@ -114,6 +122,12 @@ def _check_post_ln(folder: Path, config: RobertaPreLayerNormConfig, found: names
         raise CheckpointMismatchError(
             f"{folder} has model_type {model_type!r} in its config.json, but this class is for {config.model_type!r}; "
             "load it with AutoModel and its like, which pick the class"
+        )
+    own = config.family.prefix
+    if found.prefix in {known.family.prefix for known in CONFIGS.values()} - {own}:
+        raise CheckpointMismatchError(
+            f"{folder} holds tensors named {found.prefix}*, but those of type {model_type!r} are named {own}*: set "
+            "model_type in its config.json to what it is, and load it with AutoModel and its like"
         )
 
 

@@ -59,6 +59,11 @@ def config_class(folder: Path, tensors: Iterable[str] | None = None) -> type[Rob
         order = names.layout(_tensor_names(folder) if tensors is None else tensors).order
         if order == "pre-LN" or (order == "unknown" and model_type is None):
             return RobertaPreLayerNormConfig
+    if model_type is None:
+        raise CheckpointMismatchError(
+            f"{path} has neither a model_type nor architectures that tell it: set model_type there to what the "
+            f"checkpoint is, one of {', '.join(CONFIGS)}"
+        )
     if not isinstance(model_type, str) or model_type not in CONFIGS:
         raise CheckpointMismatchError(
             f"{path} has model_type {model_type!r:.80}; this package knows {', '.join(CONFIGS)}"

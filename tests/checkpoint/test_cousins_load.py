@@ -178,13 +178,40 @@ def test_post_ln_names_under_roberta_prelayernorm_are_an_error(tmp_path: Path) -
         nl.AutoModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM"])
+@pytest.mark.parametrize(("model_type", "said"), [("bert", "roberta"), ("bert", "xlm-roberta"), ("roberta", "bert")])
+def test_tensors_of_another_family_than_the_type_are_an_error(
+    model_type: str, said: str, head: str, tmp_path: Path
+) -> None:
+    """Both are post-LN and of the same shapes, but their positions count otherwise."""
+    model = cousin(model_type)
+    prefix, other = model.base_prefix, tiny_config(said).family.prefix
+    match = f"holds tensors named {prefix}[*], but those of type '{said}' are named {other}[*]: set model_type"
+    for type_in_file in (said, None):
+        write(tmp_path, model.params, model.config, model_type=type_in_file)
+        with pytest.raises(CheckpointMismatchError, match=match):
+            class_of(head, said).from_pretrained(tmp_path)
+    same_params(class_of("ForMaskedLM", model_type).from_pretrained(tmp_path), model.params)  # it names no type
+
+
+@pytest.mark.parametrize(("said", "advice"), [
+    ("roberta", "load it with AutoModel and its like"),
+    ("roberta-prelayernorm", "if it is of type roberta, xlm-roberta, camembert, bert, set model_type to that"),
+])  # fmt: skip
+def test_what_to_do_with_a_post_ln_checkpoint(said: str, advice: str, tmp_path: Path) -> None:
+    model = cousin("roberta")
+    write(tmp_path, model.params, model.config, model_type=said)
+    with pytest.raises(CheckpointMismatchError, match=advice):
+        nl.RobertaPreLayerNormForMaskedLM.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("model_type", COUSINS)
 def test_without_a_model_type_the_architecture_tells(model_type: str, tmp_path: Path) -> None:
     model = cousin(model_type)
     write(tmp_path, model.params, model.config, model_type=None, architectures=[f"{CLASSES[model_type]}ForMaskedLM"])
     assert type(nl.AutoModel.from_pretrained(tmp_path)) is class_of("Model", model_type)
     write(tmp_path, model.params, model.config, model_type=None)
-    with pytest.raises(CheckpointMismatchError, match="has model_type None; this package knows roberta-prelayernorm"):
+    with pytest.raises(CheckpointMismatchError, match="neither a model_type nor architectures .* one of roberta-prelayernorm"):
         nl.AutoModel.from_pretrained(tmp_path)
 
 

@@ -92,7 +92,7 @@ def test_post_ln_is_refused_by_name(model_type: str, ending: str, tmp_path: Path
             CheckpointMismatchError, match=f"is a post-LN checkpoint .model_type '{model_type}'"
         ) as caught:
             class_of(head).from_pretrained(tmp_path)
-        assert "use a pre-LN checkpoint" in str(caught.value)
+        assert "load it with AutoModel" in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
