@@ -49,6 +49,9 @@ def draw(head: str, seed: int, model_type: str = "roberta-prelayernorm") -> Draw
     rng = np.random.default_rng([HEADS.index(head), seed])
     hard = seed % 5 == 4
     config = _config(rng, head, hard)
+    longest = config["max_position_embeddings"]  # BERT counts positions from 0
+    if model_type != "bert":
+        longest -= config["pad_token_id"] + 1
     features = {f"act {config['hidden_act']}", f"range {config['initializer_range']}"}
     features.add(f"pad id {config['pad_token_id']}")
     for key in ("num_hidden_layers", "num_attention_heads", "type_vocab_size", "num_labels"):
@@ -57,7 +60,11 @@ def draw(head: str, seed: int, model_type: str = "roberta-prelayernorm") -> Draw
         features.add(f"{key} {config.get(key)}")
     features |= {"vocabulary of 7"} if config["vocab_size"] == 7 else set()
     features |= {"heads of one"} if config["hidden_size"] == config["num_attention_heads"] else set()
-    arguments = _arguments(rng, head, config, features)
+    arguments = _arguments(rng, head, config, longest, features)
+    tokens = arguments.get("input_ids", arguments.get("inputs_embeds")).shape[2 if head == "ForMultipleChoice" else 1]
+    if _chance(rng, 0.25):  # transformers takes sizes that divide the tokens
+        config["chunk_size_feed_forward"] = _pick(rng, *(size for size in range(1, tokens + 1) if tokens % size == 0))
+        features.add("chunks")
     return Draw(seed, head, config, "float64" if hard else "float32", arguments, frozenset(features), model_type)
 
 
@@ -159,9 +166,10 @@ def _mask(
     return np.where(rng.random(full) < 0.7, 0.0, -np.inf)  # the test puts the dtype's lowest number for -inf
 
 
-def _arguments(rng: np.random.Generator, head: str, config: dict[str, Any], features: set[str]) -> dict[str, Any]:
+def _arguments(
+    rng: np.random.Generator, head: str, config: dict[str, Any], longest: int, features: set[str]
+) -> dict[str, Any]:
     hidden, heads, pad = config["hidden_size"], config["num_attention_heads"], config["pad_token_id"]
-    longest = config["max_position_embeddings"] - pad - 1
     batch = int(rng.integers(1, 4))
     tokens = longest if _chance(rng, 0.15) else int(rng.integers(1, longest + 1))
     features |= {"as long as allowed"} if tokens == longest else set()

@@ -108,12 +108,28 @@ def compare(ours: Any, theirs: Any, tolerance: float, what: str) -> None:
     our_results, expected = stacked_results(ours), their_results(theirs)
     assert our_results.keys() == expected.keys(), what
     for name, value in expected.items():
-        # transformers computes a causal loss in float32 whatever the model's dtype
-        in_float32 = name == "loss" and type(theirs).__name__.startswith("CausalLM")
-        assert_close(our_results[name], value, max(tolerance, 2e-6) if in_float32 else tolerance, f"{what}: {name}")
+        assert_close(our_results[name], value, _tolerance(name, theirs, tolerance), f"{what}: {name}")
+
+
+def _tolerance(name: str, theirs: Any, tolerance: float) -> float:
+    """transformers computes a causal loss in float32 whatever the model's dtype."""
+    in_float32 = name == "loss" and type(theirs).__name__.startswith("CausalLM")
+    return max(tolerance, 2e-6) if in_float32 else tolerance
+
+
+def _real(case: Draw, name: str) -> Any:
+    """Where a packed result is theirs: where a mask of 2 axes is 1, if it is a result of tokens; else everywhere."""
+    mask = case.arguments.get("attention_mask")
+    of_tokens = {"last_hidden_state", "start_logits", "end_logits"}
+    of_tokens |= {"logits"} if case.head in ("ForMaskedLM", "ForCausalLM", "ForTokenClassification") else set()
+    if mask is None or mask.ndim != 2 or name not in of_tokens:
+        return ...
+    kept = case.arguments.get("logits_to_keep", 0)
+    return mask[:, kept if isinstance(kept, np.ndarray) else slice(-kept, None)].astype(bool)
 
 
 def check_draw(case: Draw) -> None:
+    """All outputs with everything asked for; and the results alone, whole and packed, which kernels may compute."""
     ours, theirs = model_pair(case.head, case.config, case.seed, case.dtype, case.model_type)
     options = {"output_attentions": True, "output_hidden_states": True}
     our_output = ours(**case.arguments, **options)
@@ -121,6 +137,13 @@ def check_draw(case: Draw) -> None:
     compare(our_output, their_output, TOLERANCE[case.dtype], str(case))
     for name, value in stacked_results(our_output).items():
         assert value.dtype == case.dtype, f"{case}: {name} is {value.dtype}"
+    expected = their_results(their_output)
+    for packed in (False, True):
+        alone = stacked_results(ours(**case.arguments, packed=packed))
+        for name in alone.keys() & {"loss", *OUTPUTS}:
+            read = _real(case, name) if packed else ...
+            what = f"{case}: {name} alone, packed {packed}"
+            assert_close(alone[name][read], expected[name][read], _tolerance(name, their_output, TOLERANCE[case.dtype]), what)
     if case.head == "ForSequenceClassification":
         assert ours.config.problem_type == theirs.config.problem_type, str(case)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_configs import HEADS, Draw, draw
+from reference_configs import ACTIVATIONS, HEADS, PADDINGS, Draw, draw
 from strategies import COUSINS
 
 torch = pytest.importorskip("torch")
@@ -48,15 +48,40 @@ BROKEN = (("xlm-roberta", "ForMultipleChoice"), ("camembert", "ForMultipleChoice
 CLASSES_THAT_RUN = [(model_type, head) for model_type in COUSINS for head in HEADS if (model_type, head) not in BROKEN]
 
 
+def draws(model_type: str, head: str) -> Iterator[Draw]:
+    """Other ones for each type."""
+    first = 5000 + SEEDS * COUSINS.index(model_type)
+    return (draw(head, seed, model_type) for seed in range(first, first + SEEDS))
+
+
 @pytest.mark.parametrize(("model_type", "head"), CLASSES_THAT_RUN)
 def test_random_models(model_type: str, head: str) -> None:
-    for seed in range(SEEDS):
-        check_draw(draw(head, 5000 + seed, model_type))
+    for case in draws(model_type, head):
+        check_draw(case)
+
+
+def test_the_random_models_cover_every_axis() -> None:
+    """Each edge turns up for each type, and each argument for each head, or the test above would not have met it."""
+    edges = {"chunks", "as long as allowed", "one token", "inputs_embeds", "token_type_ids", "position_ids", "labels"}
+    edges |= {f"padding {name}" for name in PADDINGS} | {f"act {name}" for name in ACTIVATIONS}
+    edges |= {f"pad id {value}" for value in (0, 1, 3, 5)} | {f"type_vocab_size {value}" for value in (1, 2, 3)}
+    edges |= {f"mask {form}" for form in ("2-D int", "2-D bool", "2-D float", "4-D 0/min", "4-D biases")}
+    edges |= {"tie_word_embeddings True", "tie_word_embeddings False", "is_decoder True", "encoder states"}
+    edges |= {"encoder mask", "heads of one", "vocabulary of 7"}
+    for model_type in COUSINS:
+        of_type = [head for kind, head in CLASSES_THAT_RUN if kind == model_type]
+        seen = set().union(*(case.features for head in of_type for case in draws(model_type, head)))
+        assert edges - seen == set(), model_type
+    for head in HEADS:
+        of_head = [model_type for model_type, name in CLASSES_THAT_RUN if name == head]
+        seen = set().union(*(case.features for model_type in of_head for case in draws(model_type, head)))
+        arguments = {"chunks", "as long as allowed", "inputs_embeds", "token_type_ids", "position_ids"}
+        assert arguments - seen == set(), head
 
 
 def gradient_draws(model_type: str, head: str) -> Iterator[Draw]:
     """In float64, with 8 hidden numbers or more (see test_live_gradients)."""
-    count, seed = 0, 7000
+    count, seed = 0, 7000 + 100 * COUSINS.index(model_type)
     while count < MODELS:
         case = draw(head, seed, model_type)
         seed += 1
