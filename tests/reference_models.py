@@ -142,8 +142,8 @@ def check_draw(case: Draw) -> None:
         alone = stacked_results(ours(**case.arguments, packed=packed))
         for name in alone.keys() & {"loss", *OUTPUTS}:
             read = _real(case, name) if packed else ...
-            what = f"{case}: {name} alone, packed {packed}"
-            assert_close(alone[name][read], expected[name][read], _tolerance(name, their_output, TOLERANCE[case.dtype]), what)
+            tolerance = _tolerance(name, their_output, TOLERANCE[case.dtype])
+            assert_close(alone[name][read], expected[name][read], tolerance, f"{case}: {name} alone, packed {packed}")
     if case.head == "ForSequenceClassification":
         assert ours.config.problem_type == theirs.config.problem_type, str(case)
 
