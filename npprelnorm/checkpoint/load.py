@@ -17,7 +17,7 @@ from ..params import Params, Shapes, initial
 from . import names
 from .folder import open_tensors
 from .hub import resolve
-from .model_types import CONFIGS
+from .model_types import CONFIGS, refuse_pair
 from .tensors import TensorFile, TensorInfo
 
 if TYPE_CHECKING:
@@ -74,10 +74,7 @@ def check_architecture(folder: Path, config: RobertaPreLayerNormConfig, found: n
         Says what the checkpoint is instead.
     """
     model_type = config.extra.get("model_type", config.model_type)
-    if model_type == "encoder-decoder":
-        raise CheckpointMismatchError(
-            f"{folder} is an encoder-decoder pair: load it with EncoderDecoderModel.from_pretrained"
-        )
+    refuse_pair(folder, model_type)
     if config.family.order is POST_LN:
         _check_post_ln(folder, config, found, model_type)
         return

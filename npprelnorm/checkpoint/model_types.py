@@ -59,6 +59,7 @@ def config_class(folder: Path, tensors: Iterable[str] | None = None) -> type[Rob
         order = names.layout(_tensor_names(folder) if tensors is None else tensors).order
         if order == "pre-LN" or (order == "unknown" and model_type is None):
             return RobertaPreLayerNormConfig
+    refuse_pair(folder, model_type)
     if model_type is None:
         raise CheckpointMismatchError(
             f"{path} has neither a model_type nor architectures that tell it: set model_type there to what the "
@@ -69,6 +70,14 @@ def config_class(folder: Path, tensors: Iterable[str] | None = None) -> type[Rob
             f"{path} has model_type {model_type!r:.80}; this package knows {', '.join(CONFIGS)}"
         )
     return CONFIGS[model_type]
+
+
+def refuse_pair(folder: Path, model_type: object) -> None:
+    """Raise a `CheckpointMismatchError` for the type of a pair, which has a class of its own."""
+    if model_type == "encoder-decoder":
+        raise CheckpointMismatchError(
+            f"{folder} is an encoder-decoder pair: load it with EncoderDecoderModel.from_pretrained"
+        )
 
 
 def _tensor_names(folder: Path) -> list[str]:

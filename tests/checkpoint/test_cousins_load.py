@@ -223,6 +223,15 @@ def test_an_unknown_model_type(model_type: Any, tmp_path: Path) -> None:
         nl.AutoModelForMaskedLM.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["AutoConfig", "AutoModel", "AutoModelForMaskedLM", "BertModel"])
+def test_a_pair_is_sent_to_its_own_class(name: str, tmp_path: Path) -> None:
+    part = tiny_config()
+    config = nl.EncoderDecoderConfig.from_encoder_decoder_configs(part, part, decoder_start_token_id=0, pad_token_id=1)
+    nl.EncoderDecoderModel(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointMismatchError, match="is an encoder-decoder pair: load it with EncoderDecoderModel"):
+        getattr(nl, name).from_pretrained(tmp_path)
+
+
 def test_weights_of_something_else(tmp_path: Path) -> None:
     write(tmp_path, {"conv.weight": np.zeros((2, 2), np.float32)}, tiny_config("bert"))
     with pytest.raises(CheckpointMismatchError, match="it is no bert checkpoint"):
