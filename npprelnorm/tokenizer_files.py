@@ -105,8 +105,8 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         backend = _from_word_pieces(folder, settings, special)
     else:
         raise CheckpointNotFoundError(
-            f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.json together with merges.txt, nor vocab.txt "
-            "(transformers' AutoTokenizer writes a SentencePiece model as tokenizer.json when it saves it)"
+            f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.json together with merges.txt, nor "
+            "vocab.txt (transformers' AutoTokenizer saves a SentencePiece model as tokenizer.json)"
         )
     backend.no_truncation()
     backend.no_padding()

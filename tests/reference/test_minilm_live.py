@@ -84,6 +84,31 @@ def test_embeddings(ours: Any, theirs: Any) -> None:
         ours(long)
 
 
+def varied_texts() -> list[str]:
+    """200 texts of 0 to 400 words, in several scripts, with spaces, controls and special tokens in odd places."""
+    rng = random.Random(11)
+    words = "the brown fox naïve Zürich 数学 こんにちは Привет العربية 😀 👩\u200d👩\u200d👧 mc² U.S.A. don't 12,345.67 #tag "
+    words += "@user http://x.org/?q=1 ﬁ A\u030a [MASK] [SEP] </s> İstanbul ß \ufeff \x07 — … unbelievable rain market"
+    listed = words.split(" ") + ["\t", "\u00a0", "\u200b", "\n"]
+    counts = [rng.choice((1, 2, 3, 5, 8, 13, 30)) for _ in range(192)] + [300, 400]
+    texts = [" ".join(rng.choice(listed) for _ in range(count)) for count in counts]
+    return texts + ["", "   ", "word " * 253, "word " * 254, "word " * 255, "数" * 300]
+
+
+def test_embeddings_of_varied_texts(ours: Any, theirs: Any) -> None:
+    texts = varied_texts()
+    assert len(texts) == 200
+    mine = ours(texts, truncation=True)
+    other = np.concatenate([theirs(texts[start : start + 20]) for start in range(0, len(texts), 20)])
+    assert np.abs(mine - other).max() <= 1e-5
+    near = other[:40] @ other.T
+    order = np.argsort(-near, axis=1)
+    gaps = -np.diff(np.take_along_axis(near, order, axis=1), axis=1)  # of neighbours in the ranking
+    again = -np.diff(np.take_along_axis(mine[:40] @ mine.T, order, axis=1), axis=1)
+    assert (again[gaps > 1e-5] > 0).all()
+    assert (gaps > 1e-5).mean() > 0.5
+
+
 def test_a_semantic_search_ranks_alike(ours: Any, theirs: Any) -> None:
     mine, other = (embed(QUERIES) @ embed(TEXTS[:8]).T for embed in (ours, theirs))
     assert np.array_equal(np.argsort(-mine, axis=1), np.argsort(-other, axis=1))
