@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     is_pair = _is_pair(args.model)
     tokenizer = Tokenizer.from_pretrained(args.model)
     model = (EncoderDecoderModel if is_pair else AutoModelForCausalLM).from_pretrained(
-        args.model, weight_dtype=args.weight_dtype
+        args.model, weight_dtype=args.weight_dtype, init_missing=False
     )
     asked = {
         "max_new_tokens": args.max_new_tokens,

@@ -160,3 +160,17 @@ def test_characters_of_several_tokens_wait_until_they_are_whole(capsys: pytest.C
     streamer.end()
     assert shown == ["a", "", "é", "", "", "€"]
     assert capsys.readouterr().out == "\n"
+
+
+def test_a_checkpoint_without_a_head_writes_nothing(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A head drawn fresh would give noise."""
+    model = nl.RobertaPreLayerNormModel.from_pretrained(folder, is_decoder=True)
+    model.save_pretrained(tmp_path)
+    nl.Tokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    assert main(["generate", PROMPT, "--model", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "does not fit RobertaPreLayerNormForCausalLM; missing: lm_head.dense.weight" in shown.err
+    assert shown.err.count("\n") == 1
