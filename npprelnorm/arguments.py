@@ -35,6 +35,13 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
     return int(value)
 
 
+def boolean(name: str, value: Any) -> bool:
+    """An argument that is True or False; an array is neither, nor is a text such as "False"."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} is {shown(value)}; allowed: False, True")
+    return bool(value)
+
+
 def random_generator(rng: Any) -> np.random.Generator:
     """The generator of numbers that `rng` names.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import boolean
 from .body import Recording, pooler, pooler_backward
 from .config import RobertaPreLayerNormConfig
 from .errors import ConfigError, InputError
@@ -211,7 +212,7 @@ class RobertaPreLayerNormForTokenClassification(BodyModel):
     def _forward(
         self, record: Recording | None, labels: Any = None, packed: bool = False, **inputs: Any
     ) -> tuple[ClassifierOutput, Any]:
-        reading = real_and_labelled(labels) if packed and labels is not None else None
+        reading = real_and_labelled(labels) if boolean("packed", packed) and labels is not None else None
         out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
         drop = classifier_dropout(self.config)
         scores, head_cache = linear_head(

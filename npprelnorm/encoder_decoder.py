@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import choice_of_names, random_generator
+from .arguments import boolean, choice_of_names, random_generator
 from .encoder_decoder_base import DECODER, ENCODER, PROJECTION, PreTrainedPair
 from .errors import InputError
 from .gradients import frozen_names
@@ -90,7 +90,8 @@ class EncoderDecoderModel(PreTrainedPair):
         decoded = self.decoder(**of_decoder, encoder_hidden_states=states, return_dict=True)
         loss = None if labels is None else label_loss(decoded.logits, labels)[0]
         output = _output(loss, encoded, decoded)
-        as_output = self.config.extra.get("return_dict", True) if return_dict is None else return_dict
+        of_config = self.config.extra.get("return_dict", True)
+        as_output = of_config if return_dict is None else boolean("return_dict", return_dict)
         return output if as_output else output.to_tuple()
 
     def loss_and_grads(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import random_generator
+from .arguments import boolean, random_generator
 from .body import Recording
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError, InputWarning
@@ -161,9 +161,9 @@ class RobertaPreLayerNormForMaskedLM(LMModel):
         **inputs: Any,
     ) -> tuple[MaskedLMOutput, Any]:
         reading: Reading | None = None
-        if labelled_only:
+        if boolean("labelled_only", labelled_only):
             reading = labelled(labels)
-        elif packed and labels is not None:
+        elif boolean("packed", packed) and labels is not None:
             reading = real_and_labelled(labels)
         out, body_cache = self._body(record, reading=reading, packed=packed, **inputs)
         logits, head_cache = self._lm_head(out.hidden, record)  # (R, C) -> (R, V)

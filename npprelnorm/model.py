@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from .arguments import random_generator, shown
+from .arguments import boolean, random_generator
 from .body import BodyCache, BodyOutput, Recording, body, body_backward, first_layer_needed, pooler, pooler_backward
 from .config import RobertaPreLayerNormConfig
 from .errors import InputError
@@ -20,6 +21,7 @@ from .pretrained import PreTrainedModel
 from .rows import Reading, all_real, real_and_first
 
 CONVENTIONS = ("v5", "v4")
+INPUTS = tuple(inspect.signature(prepare).parameters)[2:]  # after the configuration and the dtype
 
 Cotangents = Mapping[str, Any]
 
@@ -30,6 +32,11 @@ def output_gradient(
     """Both shares of the logits' gradient: the one given, and the one that comes through the loss."""
     parts = [part for part in (d.get("logits"), from_loss) if part is not None]
     return (parts[0] if len(parts) == 1 else parts[0] + parts[1]).reshape(logits_shape)
+
+
+def _either(given: Any, otherwise: bool) -> Any:
+    """An optional argument, or what the configuration says."""
+    return otherwise if given is None else given
 
 
 def _checked_reading(read: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -100,13 +107,17 @@ class BodyModel(PreTrainedModel):
         **inputs: Any,
     ) -> tuple[BodyOutput, BodyCache | None]:
         """Run the body for the tokens that `reading` names; by default for all, or with `packed` for the real ones."""
-        if not isinstance(packed, bool):
-            raise InputError(f"packed is {shown(packed)}; allowed: False, True")
+        config = self.config
+        packed = boolean("packed", packed)
+        attentions = boolean("output_attentions", _either(output_attentions, config.output_attentions))
+        hidden_states = boolean("output_hidden_states", _either(output_hidden_states, config.output_hidden_states))
+        caching = boolean("use_cache", _either(use_cache, config.use_cache))
+        if unknown := sorted(inputs.keys() - INPUTS):
+            raise InputError(
+                f"{unknown[0]} is no argument of {type(self).__name__}; of the body's: {', '.join(INPUTS)}"
+            )
         if hidden_states_convention not in CONVENTIONS:
             raise InputError(f"hidden_states_convention is {hidden_states_convention!r}; allowed: 'v5', 'v4'")
-        config = self.config
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
         if record is not None and inputs.get("past_key_values") is not None:
             raise InputError(
                 "past_key_values is given, but gradients do not go through a cache; give all tokens at once"
@@ -119,9 +130,9 @@ class BodyModel(PreTrainedModel):
             config,
             prepared,
             wanted=None if reading is None else reading(prepared.real),
-            attentions=config.output_attentions if output_attentions is None else output_attentions,
-            hidden_states=hidden_states_convention if output_hidden_states else None,
-            use_cache=record is None and config.is_decoder and (config.use_cache if use_cache is None else use_cache),
+            attentions=attentions,
+            hidden_states=hidden_states_convention if hidden_states else None,
+            use_cache=record is None and config.is_decoder and caching,
             record=record,
         )
 
@@ -298,8 +309,7 @@ class BodyModel(PreTrainedModel):
             Without any field, for one that the output lacks or that has no backward, or an array of another shape.
         """
         g = Gradients(self.params, frozen, input_grads)
-        if not isinstance(recompute, bool):
-            raise InputError(f"recompute is {shown(recompute)}; allowed: False, True")
+        recompute = boolean("recompute", recompute)
         first = first_layer_needed(g, self.base_prefix, self.config.num_hidden_layers)
         generator = None if rng is None else random_generator(rng)
         output, cache = self._forward(Recording(first, generator, recompute), **inputs)
@@ -311,7 +321,7 @@ class BodyModel(PreTrainedModel):
 
     def finish(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """The output itself, or a tuple where `return_dict` (or the configuration's) is False."""
-        as_output = self.config.return_dict if return_dict is None else return_dict
+        as_output = boolean("return_dict", _either(return_dict, self.config.return_dict))
         return output if as_output else output.to_tuple()
 
 
@@ -357,9 +367,9 @@ class RobertaPreLayerNormModel(BodyModel):
 
     differentiable = ("last_hidden_state", "pooler_output")
 
-    def _forward(self, record: Recording | None, **arguments: Any) -> tuple[BaseModelOutput, Any]:
-        reading = real_and_first if arguments.get("packed") and self.has_pooler else None
-        out, body_cache = self._body(record, reading=reading, **arguments)
+    def _forward(self, record: Recording | None, packed: bool = False, **arguments: Any) -> tuple[BaseModelOutput, Any]:
+        reading = real_and_first if boolean("packed", packed) and self.has_pooler else None
+        out, body_cache = self._body(record, reading=reading, packed=packed, **arguments)
         output = out.named(out.rows.unpack(out.hidden))
         pooler_cache = None
         if self.has_pooler:

@@ -172,6 +172,54 @@ def test_what_is_no_whole_number(call: Callable[[Any], Any], name: str) -> None:
     assert call(np.int64(2)) == call(2)
 
 
+LABELS: dict[str, dict[str, Any]] = {
+    "Model": {},
+    "ForMaskedLM": {"labels": IDS},
+    "ForCausalLM": {"labels": IDS},
+    "ForSequenceClassification": {"labels": [0]},
+    "ForTokenClassification": {"labels": [[0, 1, 0, 1]]},
+    "ForQuestionAnswering": {"start_positions": [1], "end_positions": [2]},
+    "ForMultipleChoice": {"labels": [0]},
+}
+SWITCHES = ("packed", "output_attentions", "output_hidden_states", "use_cache", "return_dict")
+
+
+@pytest.mark.parametrize("head", [*LABELS, "pair"])
+@pytest.mark.parametrize("value", [np.ones(2, bool), "False", 1], ids=["array", "text", "number"])
+def test_what_is_no_switch(head: str, value: Any) -> None:
+    if head == "pair":
+        model, inputs, labels = pair(), {"input_ids": IDS, "decoder_input_ids": IDS}, {"labels": IDS}
+    else:
+        model = getattr(nl, f"RobertaPreLayerNorm{head}")(DECODER if "Causal" in head else CONFIG)
+        inputs, labels = {"input_ids": [IDS] if "Multiple" in head else IDS}, LABELS[head]
+    switches = SWITCHES + (("labelled_only",) if head == "ForMaskedLM" else ())
+    for name in switches:
+        expected = rf"^{name} is .+; allowed: False, True$"
+        given: dict[str, Any] = {**inputs, name: value}
+        with pytest.raises(InputError, match=expected):
+            model(**given)
+        if labels and name != "use_cache":  # with labels a causal model returns no cache, whatever is asked for
+            with pytest.raises(InputError, match=expected):
+                model(**given, **labels)
+        if labels and name != "return_dict":  # gradients come with the output itself
+            with pytest.raises(InputError, match=expected):
+                model.loss_and_grads(**given, **labels)
+
+
+def test_a_switch_may_be_numpy_s() -> None:
+    out = masked()(IDS, packed=np.True_, output_hidden_states=np.array([True])[0], return_dict=np.False_)
+    assert isinstance(out, tuple)
+    assert len(out[1]) == 2
+
+
+@pytest.mark.parametrize("head", LABELS)
+def test_a_misspelled_argument_is_named(head: str) -> None:
+    model = getattr(nl, f"RobertaPreLayerNorm{head}")(DECODER if "Causal" in head else CONFIG)
+    expected = rf"^attention_maks is no argument of RobertaPreLayerNorm{head}; of the body's: input_ids, attention_mask"
+    with pytest.raises(InputError, match=expected):
+        model([IDS] if "Multiple" in head else IDS, attention_maks=[[1, 1, 1, 1]])
+
+
 def test_settings_of_training() -> None:
     for name, kind, values in (
         ("seed", "int", [(None, "None"), (True, "True"), (1.0, "1.0"), (Thing(), "of type Thing"), ([1], "[1]")]),
