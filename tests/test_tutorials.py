@@ -5,8 +5,10 @@ What executing the real ones gives is checked by `python tools/build_tutorials.p
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,78 @@ def test_stripped_outputs_are_out_of_step(lessons: Lessons, built: str, capsys: 
     lessons.notebook.write_text(json.dumps(notebook), encoding="utf-8")
     assert lessons.run("--check") == 1
     assert "cell 2 holds [], but executing it gives ['stdout']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("8", "cell 2 says '8', but executing it gives '9'"),
+        ("9 apples", "cell 2 says '9 apples', but executing it gives '9'"),
+        ("9.1", None),  # another machine rounds differently
+    ],
+)
+def test_edited_outputs_are_out_of_step(
+    lessons: Lessons, built: str, text: str, message: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook = json.loads(built)
+    notebook["cells"][1]["outputs"][0]["text"] = [f"{text}\n"]
+    lessons.notebook.write_text(json.dumps(notebook), encoding="utf-8")
+    assert lessons.run("--check") == (0 if message is None else 1)
+    assert (message or "") in capsys.readouterr().err
+
+
+def test_a_cell_that_varies_may_say_anything_but_not_nothing(
+    lessons: Lessons, built: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lessons.write(SOURCE.replace("# %%\nx = 3", '# %% tags=["varies"]\nx = 3'))
+    notebook = json.loads(built)
+    notebook["cells"][1]["outputs"][0]["text"] = ["90 ms\n"]
+    lessons.notebook.write_text(json.dumps(notebook), encoding="utf-8")
+    assert lessons.run("--check") == 0
+    notebook["cells"][1]["outputs"] = []
+    lessons.notebook.write_text(json.dumps(notebook), encoding="utf-8")
+    assert lessons.run("--check") == 1
+    assert "cell 2 holds []" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("[1. 2.]", "[ 1.01\n  2.0]", True),
+        ("[1. 2.]", "[1. -2.]", False),
+        ("error 2.9e-06", "error 7.5e-07", True),
+        ("error 2.9e-06", "error 2.9e-01", False),
+        ("loss 1.84 after 20", "loss 1.85 after 20", True),
+        ("step 42 of 60", "step 47 of 60", False),
+        ("nan", "1.0", False),
+        ("a b", "a  b c", False),
+        ("1 2", "1", False),
+    ],
+)
+def test_texts_that_say_the_same(one: str, other: str, same: bool) -> None:
+    assert builder.same_text(one, other) is same
+
+
+def test_a_damaged_figure_is_out_of_step(lessons: Lessons, capsys: pytest.CaptureFixture[str]) -> None:
+    def figure(width: int, height: int, end: bytes = builder.PNG_END) -> str:
+        data = builder.PNG_BEGIN + b"\0\0\0\rIHDR" + struct.pack(">II", width, height) + end
+        return base64.b64encode(data).decode()
+
+    show = f"display({{'image/png': {figure(300, 200)!r}}}, raw=True)"
+    lessons.write(f"# %%\nfrom IPython.display import display\n\n{show}\n")
+    assert lessons.run() == 0
+    notebook = json.loads(lessons.notebook.read_text("utf-8"))
+    data = notebook["cells"][0]["outputs"][0]["data"]
+    for other, shown in (
+        (figure(303, 200), None),
+        (figure(300, 20), "300 x 20"),
+        (figure(300, 200, end=b""), "0 x 0"),
+    ):
+        data["image/png"] = other
+        lessons.notebook.write_text(json.dumps(notebook), encoding="utf-8")
+        assert lessons.run("--check") == (0 if shown is None else 1)
+        if shown:
+            assert f"a figure of {shown} pixels, but executing it gives 300 x 200" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

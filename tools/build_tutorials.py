@@ -5,6 +5,9 @@
     python tools/build_tutorials.py --check     write nothing: each notebook must hold its source's cells and what
                                                 executing them gives, and every solution must run
 
+Text must be the same but for its numbers, which depend on the machine's rounding: they may differ by a twentieth. A
+cell that begins with `# %% tags=["varies"]` may say something else each time, such as how long it took.
+
 A source is a jupytext "percent" file: `# %%` begins a cell of code, `# %% [markdown]` one of prose. It runs in a
 kernel of this interpreter, in its own folder. A cell that raises, or that writes to standard error (a warning), fails
 the build. The notebook of a source that has not changed comes out the same, byte for byte, on the same machine.
@@ -14,8 +17,10 @@ tutorials/solutions/ holds answers to the exercises; they are executed, and get 
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import re
+import struct
 import sys
 import tempfile
 import time
@@ -34,6 +39,9 @@ from npprelnorm.files import write_text
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 SECONDS = 240  # for one cell: it hangs. What a tutorial may take, a minute, is printed and not enforced
 MAX_BYTES = 1_000_000  # of a notebook, so that a code host still shows it
+RELATIVE, TINY = 0.05, 1e-3  # by how much a number may differ from that of another machine
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+PNG_BEGIN, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 # rounding, and so the printed digits, depend on the number of threads; hashing on the seed
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
@@ -114,11 +122,61 @@ def execute(path: Path) -> tuple[NotebookNode, float]:
     return notebook, seconds
 
 
+def varying(path: Path) -> set[int]:
+    """The numbers of a source's cells, from 1, that say something else each time."""
+    cells = jupytext.reads(path.read_text("utf-8"), fmt="py:percent").cells
+    return {number for number, cell in enumerate(cells, 1) if "varies" in cell.metadata.get("tags", [])}
+
+
 def kinds(cell: NotebookNode) -> list[str]:
-    """What a cell has put out: text, figures; without what they say, which depends on the machine's rounding."""
+    """What a cell has put out, text and figures, without what they say."""
     return [
         ",".join(sorted(output.get("data", {output.get("name", "error"): 0}))) for output in cell.get("outputs", [])
     ]
+
+
+def texts(cell: NotebookNode) -> list[str]:
+    """What a cell has printed, and its last value."""
+    return [
+        output.text if output.output_type == "stream" else output.get("data", {}).get("text/plain", "")
+        for output in cell.get("outputs", [])
+    ]
+
+
+def figure_sizes(cell: NotebookNode) -> list[tuple[int, int]]:
+    """Width and height of a cell's figures; zeros for what is no whole PNG file."""
+    sizes = []
+    for output in cell.get("outputs", []):
+        if text := output.get("data", {}).get("image/png"):
+            data = base64.b64decode(text)
+            whole = data.startswith(PNG_BEGIN) and data.endswith(PNG_END)
+            sizes.append(struct.unpack(">II", data[16:24]) if whole else (0, 0))
+    return sizes
+
+
+def close(one: float, other: float) -> bool:
+    """Whether two numbers may be one result on two machines; what is tiny may be rounding alone."""
+    return abs(one - other) <= RELATIVE * max(abs(one), abs(other)) + TINY
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts say the same, but for the last digits of numbers and for spaces."""
+    without = ["".join(NUMBER.sub("#", text).split()) for text in (one, other)]
+    numbers = zip(*(map(float, NUMBER.findall(text)) for text in (one, other)), strict=False)
+    return without[0] == without[1] and all(close(a, b) for a, b in numbers)
+
+
+def difference(committed: NotebookNode, fresh: NotebookNode, varies: bool) -> str | None:
+    """How a cell's committed outputs differ from those that executing it gives; None if they do not."""
+    if kinds(committed) != kinds(fresh):
+        return f"holds {kinds(committed)}, but executing it gives {kinds(fresh)}"
+    for old, new in zip(figure_sizes(committed), figure_sizes(fresh), strict=True):
+        if not all(map(close, old, new)):
+            return f"holds a figure of {old[0]} x {old[1]} pixels, but executing it gives {new[0]} x {new[1]}"
+    for old, new in () if varies else zip(texts(committed), texts(fresh), strict=True):
+        if not same_text(old, new):
+            return f"says {old.strip()!r}, but executing it gives {new.strip()!r}"
+    return None
 
 
 def out_of_step(source: Path) -> str | None:
@@ -145,19 +203,18 @@ def out_of_step(source: Path) -> str | None:
 
 
 def check(source: Path) -> float:
-    """Raise TutorialError unless the notebook is in step and executing the source gives the same kinds of outputs."""
+    """Raise TutorialError unless the notebook is in step and executing the source gives the same outputs."""
     problem = out_of_step(source) if has_notebook(source) else None
     if problem:
         raise TutorialError(problem)
     fresh, seconds = execute(source)
     if has_notebook(source):
         committed = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+        varies = varying(source)
         for number, (cell, ours) in enumerate(zip(committed.cells, fresh.cells, strict=True), 1):
-            if kinds(cell) != kinds(ours):
-                raise TutorialError(
-                    f"{source.stem}.ipynb: cell {number} holds {kinds(cell)}, but executing it gives {kinds(ours)}; "
-                    f"run: python tools/build_tutorials.py {source.stem}"
-                )
+            if problem := difference(cell, ours, number in varies):
+                again = f"run: python tools/build_tutorials.py {source.stem}"
+                raise TutorialError(f"{source.stem}.ipynb: cell {number} {problem}; {again}")
     return seconds
 
 
