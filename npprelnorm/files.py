@@ -27,7 +27,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    except OSError as error:  # whoever asked for `path` knows nothing of the temporary one
+        raise OSError(error.errno, error.strerror, os.fspath(target)) from None
     os.close(handle)
     temporary = Path(name)
     try:

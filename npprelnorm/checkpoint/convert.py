@@ -67,7 +67,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, d
     folder = source.parent if source.is_file() else source
     _require_free(target)
     if not (folder / "config.json").is_file():
-        raise CheckpointNotFoundError(f"{folder} has no config.json; convert needs it beside the weights")
+        where = f"{source} has no config.json beside it" if source.is_file() else f"{source} has no config.json"
+        raise CheckpointNotFoundError(f"{where}; convert needs the one that belongs to the weights")
     file = open_tensor_file(source) if source.is_file() else open_tensors(folder)
     try:
         config = config_class(folder, file.names()).from_pretrained(folder)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, NpprelnormError
 from ..training.settings import TrainingSettings
 from .common import UsageError, folder_of, positive_int, printable, table
 from .training_options import Progress, add_settings_arguments, run_to_the_end, settings_of
@@ -128,6 +128,9 @@ def run(args: argparse.Namespace) -> int:
             _pretrain(args, config, length, masking, settings, out)
         except KeyboardInterrupt:
             sys.stderr.write("npprelnorm: interrupted; the same command goes on from the last checkpoint\n")
+            raise
+        except NpprelnormError:
+            folder.unclaim(out)  # such as texts that cannot be read
             raise
     sys.stdout.write(_for_people(folder.result(out)) + f"written: {printable(str(out))}\n")
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, NpprelnormError
 from ..training.catalog import TASKS, task_class
 from ..training.settings import TrainingSettings
 from .common import UsageError, add_model_argument, folder_of, positive_int, printable, say_which_model, table
@@ -108,6 +108,9 @@ def run(args: argparse.Namespace) -> int:
             _train(args, task, settings, out)
         except KeyboardInterrupt:
             sys.stderr.write("npprelnorm: interrupted; the same command goes on from the last checkpoint\n")
+            raise
+        except NpprelnormError:
+            folder.unclaim(out)  # such as a model that is not there
             raise
     metrics = folder.result(out)
     if args.plot:

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Run every comparison that is possible; 0 only if there was one and all passed."""
     from .. import verify
     from ..assets import embedded_model_path
+    from ..auto import AutoConfig
 
     folder = embedded_model_path() if args.model is None else folder_of(args.model)
     reports: dict[str, list[Difference]] = {}
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         version, differences = verify.compare_with_transformers(folder)
         reports[f"transformers {version}"] = differences
     elif not reports:
+        AutoConfig.from_pretrained(folder)  # what is no checkpoint at all is told so
         raise NpprelnormError(
             "nothing to compare with: no numbers are recorded for this checkpoint, and torch and transformers are not "
             'installed (pip install "npprelnorm[reference]")'

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
 _REQUEST, _RESULT = "training.json", "metrics.json"
+_BEFORE_TRAINING = {_REQUEST, "tokenizer.json", "tokenizer_config.json", ".lock"}
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -81,6 +82,13 @@ def claim(folder: Path, request: Mapping[str, Any]) -> bool:
         if _is_left_over(item):
             item.unlink()
     return (folder / _RESULT).exists()
+
+
+def unclaim(folder: Path) -> None:
+    """Undo `claim` where no training has come of it, so that the next try may ask for something else."""
+    if {item.name for item in folder.iterdir()} <= _BEFORE_TRAINING:
+        for name in _BEFORE_TRAINING:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _is_left_over(item: Path) -> bool:

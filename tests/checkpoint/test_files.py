@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import tempfile
 import time
 import tracemalloc
 from pathlib import Path
@@ -46,6 +47,18 @@ def test_any_failure_leaves_the_old_file_and_no_rubbish(error: type[BaseExceptio
         attempt()
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_by_the_file_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".file.abc.tmp"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError) as caught:
+        write_text(tmp_path / "file", "new")
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 @pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])

@@ -94,7 +94,9 @@ def test_wrong_usage_is_2_and_shows_the_usage(arguments: list[str], capsys: pyte
         (["inspect", "nowhere"], "nowhere does not exist"),
         (["inspect", "."], "holds no weights"),
         (["convert", "nowhere", "new"], "nowhere does not exist"),
-        (["convert", ".", "new"], "has no config.json"),
+        (["convert", ".", "new"], ". has no config.json; convert needs"),
+        (["convert", __file__, "new"], f"{__file__} has no config.json beside it; convert needs"),
+        (["embed", "a", "--out", "/dev/null/vectors.npy"], "/dev/null"),
         (["verify", "nowhere"], "nowhere does not exist"),
     ],
 )

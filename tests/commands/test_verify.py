@@ -96,6 +96,11 @@ def test_nothing_to_compare_with_is_a_failure(cache: Path, capsys: pytest.Captur
     assert captured.err.count("\n") == 1
 
 
+def test_what_is_no_checkpoint_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "has no config.json; name a folder that holds a checkpoint" in capsys.readouterr().err
+
+
 def test_compare_with_transformers_says_what_to_install() -> None:
     with pytest.raises(NpprelnormError, match=r"pip install \"npprelnorm\[reference\]\""):
         verify.compare_with_transformers("anywhere")

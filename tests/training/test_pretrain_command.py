@@ -140,6 +140,11 @@ def test_a_file_without_text_and_a_folder_of_something_else(tmp_path: Path, caps
     (tmp_path / "empty.txt").write_text("\n  \n")
     assert run("--text", tmp_path / "empty.txt", "--out", tmp_path / "out") == 1
     assert "nothing but empty lines" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run("--smallworld", 50, "--out", tmp_path / "out", *SIZES, "--sequence-length", 2) == 1
+    assert "sequence_length is 2" in capsys.readouterr().err
+    assert run("--smallworld", 50, "--out", tmp_path / "out", *SIZES, "--steps", 1) == 0, "it is free for the next try"
+    capsys.readouterr()
     assert run("--smallworld", 50, "--out", tmp_path) == 1
     assert "holds something else (empty.txt)" in capsys.readouterr().err
 
