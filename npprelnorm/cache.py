@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arguments import whole_number
 from .config import RobertaPreLayerNormConfig
 from .errors import CheckpointMismatchError, InputError
 from .params import Params, fingerprint
@@ -143,7 +144,7 @@ class KeyValueCache:
 
     def crop(self, length: int) -> KeyValueCache:
         """The cache of the first `length` tokens; keys and values of an encoder stay whole. Nothing is copied."""
-        if not 1 <= length <= self.length:
+        if not 1 <= whole_number("length", length) <= self.length:
             raise InputError(f"the cache cannot be cropped to {length} tokens; allowed: 1 to {self.length}")
         return KeyValueCache(self._buffer, length, self._cross)
 

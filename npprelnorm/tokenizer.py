@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from .arguments import collection_of_names
 from .errors import InputError
 from .files import write_json, write_text
 from .tokenizer_files import FILE_NAMES, TokenizerFiles, read_tokenizer, rust_errors, settings_to_save, to_json
@@ -136,8 +137,8 @@ class Tokenizer:
         return self.convert_ids_to_tokens([number])[0]
 
     def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int | None]:
-        """Ids of several tokens; that of `unk_token` for those that there are not."""
-        ids = [self.token_to_id(token) for token in tokens]
+        """Ids of several tokens; that of `unk_token` for those that there are not. For one token: `token_to_id`."""
+        ids = [self.token_to_id(token) for token in collection_of_names("tokens", tokens)]
         return [self.unk_token_id if number is None else number for number in ids]
 
     def convert_ids_to_tokens(self, ids: Any) -> list[str | None]:
@@ -146,8 +147,8 @@ class Tokenizer:
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """The text that tokens, spelled as in the vocabulary, stand for."""
-        decoder = self._backend.decoder
-        return str(decoder.decode(list(tokens))) if decoder else " ".join(tokens)
+        names, decoder = collection_of_names("tokens", tokens), self._backend.decoder
+        return str(decoder.decode(list(names))) if decoder else " ".join(names)
 
     # ---- text to ids
 

@@ -5,8 +5,8 @@
     python tools/build_tutorials.py --check     write nothing: each notebook must hold its source's cells and what
                                                 executing them gives, and every solution must run
 
-Text must be the same but for its numbers, which depend on the machine's rounding: they may differ by a twentieth. A
-cell that begins with `# %% tags=["varies"]` may say something else each time, such as how long it took.
+Text must be the same but for numbers with a decimal point, which depend on the machine's rounding: they may differ by
+a twentieth. A cell that begins with `# %% tags=["varies"]` may say something else each time, such as how long it took.
 
 A source is a jupytext "percent" file: `# %%` begins a cell of code, `# %% [markdown]` one of prose. It runs in a
 kernel of this interpreter, in its own folder. A cell that raises, or that writes to standard error (a warning), fails
@@ -160,10 +160,12 @@ def close(one: float, other: float) -> bool:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts say the same, but for the last digits of numbers and for spaces."""
+    """Whether two texts say the same, but for spaces and for the digits of numbers that are not whole."""
     without = ["".join(NUMBER.sub("#", text).split()) for text in (one, other)]
-    numbers = zip(*(map(float, NUMBER.findall(text)) for text in (one, other)), strict=False)
-    return without[0] == without[1] and all(close(a, b) for a, b in numbers)
+    numbers = zip(*(NUMBER.findall(text) for text in (one, other)), strict=False)
+    return without[0] == without[1] and all(
+        int(a) == int(b) if a.isdigit() and b.isdigit() else close(float(a), float(b)) for a, b in numbers
+    )
 
 
 def difference(committed: NotebookNode, fresh: NotebookNode, varies: bool) -> str | None:

@@ -193,7 +193,7 @@ for answer in answers[:3]:
 # largest value (`npprelnorm verify FOLDER` does the same from the command line; it counts layers from 1, and the last
 # state is after the final LayerNorm).
 
-# %%
+# %% tags=["varies"]
 recorded = compare_recorded(folder, EMBEDDED)
 for line in recorded:
     print(f"recorded  {line.name:28s} off by {line.error:.1e}, allowed {line.allowed:.1e}")

@@ -118,7 +118,7 @@ plt.show()
 # We measure both roofs as well as NumPy can: $W$ by the inner product of two vectors which together have as many bytes
 # as the weight (so that they come from the same level of cache), $P$ by a square product.
 
-# %%
+# %% tags=["varies"]
 wide = rng.standard_normal((3072, 768), np.float32)  # RoBERTa-base's, 9.4 MB
 halves, square = wide.reshape(2, -1), wide[:768]
 counts = [1, 2, 4, 8, 16, 64, 256]
@@ -168,7 +168,7 @@ plt.show()
 # divide by the number of multiplications.
 
 
-# %%
+# %% tags=["varies"]
 def three_loops(a: list[list[float]], b: list[list[float]]) -> tuple[list[list[float]], int]:
     """a (N, K) times the transpose of b (M, K), and how many times it multiplied."""
     multiplied = 0
@@ -197,7 +197,7 @@ print(f"a multiplication: {1e9 * loop_each:.0f} ns in Python, {1e9 * numpy_each:
 # $B$ small products; and `x @ W.T` with three axes looks like one call and is that loop, inside NumPy. `reshape` copies
 # nothing.
 
-# %%
+# %% tags=["varies"]
 weight = model.params["encoder.layer.0.intermediate.dense.weight"]  # (F, C)
 x = rng.standard_normal((64, 8, C), np.float32)  # many short sequences
 ways = {
@@ -246,7 +246,7 @@ for axes in panels:
     axes.grid(False)
 plt.show()
 
-# %%
+# %% tags=["varies"]
 padded_rows, packed_rows = B * T, int(real.sum())
 all_rows = model(**batch).last_hidden_state  # (B, T, C)
 packed = model(**batch, packed=True).last_hidden_state  # zeros where the padding is
@@ -265,7 +265,7 @@ report(packing)
 # $$\underbrace{N\,(4C^2 + 2CF)}_{\text{the last layer in full}} \quad\to\quad
 #   \underbrace{2NC^2}_{\text{keys, values}} + \underbrace{R\,(2C^2 + 2CF)}_{\text{the rest, for } R \text{ rows}} .$$
 
-# %%
+# %% tags=["varies"]
 first = np.zeros((B, T), bool)
 first[:, 0] = True
 layer_in_full = packed_rows * (4 * C**2 + 2 * C * F)  # multiplications with weights
@@ -377,7 +377,7 @@ plt.show()
 # float32, one thread. For a few rows BLAS's copy counts; for many it is spread over all of them. One row is a vector,
 # for which BLAS copies nothing, and our kernel's call, some tens of microseconds of Python, shows.
 
-# %%
+# %% tags=["varies"]
 model.params["encoder.layer.0.intermediate.dense.weight"].flags.writeable = False  # it will not change: packed once
 bias = model.params["encoder.layer.0.intermediate.dense.bias"]
 kernel_errors = []
@@ -401,7 +401,7 @@ if not kernels:
 # bias and applies the activation to 16 columns while they lie in the cache, before anybody writes them out: a fused
 # *epilogue*. The residual is added likewise.
 
-# %%
+# %% tags=["varies"]
 a = rng.standard_normal((1024, C), np.float32)
 if kernels:
     from npprelnorm.kernels.gemm import GELU
@@ -474,7 +474,7 @@ plt.show()
 # of the time of a very short input. The kernel gets a table of addresses, and takes the rows of the embeddings through
 # all layers without coming back to Python. `profile_forward` counts.
 
-# %%
+# %% tags=["varies"]
 with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
     # loaded from a file, parameters are read-only: they are packed once and never checked again
@@ -539,7 +539,7 @@ else:
 # their cache; those of RoBERTa-base have 340 MB.
 
 
-# %%
+# %% tags=["varies"]
 def to_bfloat16(w: np.ndarray) -> np.ndarray:
     bits = w.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)  # to nearest, ties to even
@@ -569,7 +569,7 @@ if kernels:
 # all in turns. Two threads help as far as a second processor is idle: on a machine that others use at the time they may
 # gain nothing.
 
-# %%
+# %% tags=["varies"]
 steps: dict[str, Callable[[], Any]] = {
     "NumPy, padding computed": lambda: model(**batch).last_hidden_state[:, 0],
     "padding left out": lambda: model(**batch, packed=True).last_hidden_state[:, 0],

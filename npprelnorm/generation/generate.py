@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import boolean
 from ..cache import KeyValueCache
 from ..errors import InputError, InputWarning
 from ..inputs import as_array, as_integers
@@ -80,7 +81,7 @@ def generate(
         mask,
         scheme,
         past,
-        config.is_decoder and (config.use_cache if use_cache is None else use_cache),
+        config.is_decoder and boolean("use_cache", config.use_cache if use_cache is None else use_cache),
         {name: as_array(name, value) for name, value in encoder.items() if value is not None},
         length,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import boolean
 from ..errors import InputError
 from ..model import BodyModel
 from ..sentence_files import SentenceSettings, sentence_settings
@@ -81,7 +82,7 @@ class FeatureExtractionPipeline(Pipeline):
         Raises
         ------
         InputError
-            A text that is too long, or an unknown pooling.
+            A text that is too long, an unknown pooling, or a `normalize` that is neither True nor False.
         TokenizerError
             A text that cannot be tokenized.
         """
@@ -89,6 +90,7 @@ class FeatureExtractionPipeline(Pipeline):
             pooling = self.sentence.pooling if self.sentence else "none"
         if normalize is None:
             normalize = self.sentence is not None and self.sentence.normalize
+        normalize = boolean("normalize", normalize)
         if pooling not in _POOLING:
             raise InputError(f"pooling is {pooling!r:.80}; allowed: {', '.join(map(repr, _POOLING))}")
         listed = as_texts(texts)

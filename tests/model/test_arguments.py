@@ -26,6 +26,8 @@ PAIR = nl.EncoderDecoderConfig.from_encoder_decoder_configs(
     CONFIG, CONFIG, decoder_start_token_id=0, pad_token_id=1, eos_token_id=None
 )
 
+CACHE = nl.KeyValueCache.empty(DECODER, 1, np.dtype("float32"), 4).extended(4)
+
 
 class Thing:
     """Prints itself over two lines."""
@@ -152,6 +154,7 @@ def test_recompute_is_a_switch(value: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("call", "name"),
     [
+        (lambda value: CACHE.crop(value).length, "length"),
         (lambda value: small_world().sentences(value, 0), "n"),
         (lambda value: small_world().sentences(2, value), "seed"),
         (lambda value: split(["a", "b"], 0.5, value), "seed"),
@@ -204,6 +207,14 @@ def test_what_is_no_switch(head: str, value: Any) -> None:
         if labels and name != "return_dict":  # gradients come with the output itself
             with pytest.raises(InputError, match=expected):
                 model.loss_and_grads(**given, **labels)
+
+
+def test_what_is_no_switch_of_a_generation_or_a_pipeline() -> None:
+    decoder = nl.RobertaPreLayerNormForCausalLM(DECODER)
+    with pytest.raises(InputError, match=r"^use_cache is of type ndarray; allowed: False, True$"):
+        decoder.generate(IDS, use_cache=np.ones(2, bool), **GENERATE)
+    with pytest.raises(InputError, match=r"^normalize is 'no'; allowed: False, True$"):
+        nl.pipeline("feature-extraction")("a text", normalize="no")
 
 
 def test_a_switch_may_be_numpy_s() -> None:

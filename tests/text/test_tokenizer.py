@@ -185,6 +185,14 @@ def test_special_tokens_and_vocabulary() -> None:
     assert TOKENIZER.convert_ids_to_tokens([0, mask, 50_000]) == ["<s>", "<mask>", None]
 
 
+def test_a_text_is_no_list_of_tokens() -> None:
+    for convert in (TOKENIZER.convert_tokens_to_ids, TOKENIZER.convert_tokens_to_string):
+        with pytest.raises(InputError, match=r"^tokens is the string '<mask>'; .* such as \['<mask>'\]$"):
+            convert("<mask>")
+        with pytest.raises(InputError, match=r"^tokens holds an entry that is 3; give a collection of strings$"):
+            convert([3])
+
+
 def test_decode_takes_what_numpy_takes() -> None:
     assert TOKENIZER.decode([]) == ""
     mask = TOKENIZER.mask_token_id
