@@ -490,7 +490,7 @@ def with_kernels(run: Callable[..., Any], **inputs: Any) -> np.ndarray:
         return run(**inputs).last_hidden_state
 
 
-# %%
+# %% tags=["varies"]
 calls = {"NumPy": sum(op.calls for op in nl.inspect.profile_forward(model, repeats=1, **question).ops)}
 if kernels:
     with nl.use_backend("numba"):
