@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -85,10 +86,14 @@ def claim(folder: Path, request: Mapping[str, Any]) -> bool:
 
 
 def unclaim(folder: Path) -> None:
-    """Undo `claim` where no training has come of it, so that the next try may ask for something else."""
-    if {item.name for item in folder.iterdir()} <= _BEFORE_TRAINING:
-        for name in _BEFORE_TRAINING:
-            (folder / name).unlink(missing_ok=True)
+    """Undo `claim` where no training has come of it, so that the next try may ask for something else.
+
+    A folder in which another process trains is left alone.
+    """
+    with contextlib.suppress(InputError), state.alone(folder):
+        if {item.name for item in folder.iterdir()} <= _BEFORE_TRAINING:
+            for name in _BEFORE_TRAINING:
+                (folder / name).unlink(missing_ok=True)
 
 
 def _is_left_over(item: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import npprelnorm as nl
 from npprelnorm.checkpoint.safetensors_file import SafetensorsFile
 from npprelnorm.commands import main
 from npprelnorm.training import folder as run_folder
+from npprelnorm.training import state
 from npprelnorm.training.catalog import TASKS
 from npprelnorm.training.masking import STRATEGIES
 
@@ -245,6 +247,21 @@ def test_errors_are_one_line_with_the_right_exit_code(
     assert message in printed.err
     assert "Traceback" not in printed.err
     assert printed.out == ""
+
+
+def test_a_run_that_never_began_frees_its_folder(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run("--model", "no-such-model") == 1
+    assert list(out.iterdir()) == []
+    assert run(out=tmp_path / "other") == 0
+    shutil.copy(tmp_path / "other" / "training.json", out)
+    with state.alone(out):  # as another process does that has begun the same run
+        assert run() == 1
+        assert "another process is training in" in capsys.readouterr().err
+        assert (out / "training.json").exists()
+    assert run() == 0
 
 
 def test_a_bad_line_is_named_before_anything_is_loaded(
