@@ -33,6 +33,7 @@ NEEDS = {"npprelnorm.inspect.plots": ("matplotlib",)}
 NOT_EXECUTED = {
     "compare_recorded": "a published checkpoint",
     "compare_with_transformers": "transformers",
+    "Difference": "what these two return",
     "TorchZipFile": "a file that torch wrote",
 }
 # on no page: what the pages' modules are made of, and the commands

@@ -8,6 +8,7 @@ import numpy as np
 
 from .compiling import entry, inline
 from .primitives import floats
+from .shapes import expect
 from .team import counters, hand_in, spread, stages_at, take, wait
 from .weights import address
 
@@ -69,6 +70,8 @@ def adamw(
     threads: int = 1,
 ) -> None:
     """Twin of `ops.adamw.adamw`, in float32."""
+    for name, array in (("the mean", mean), ("the mean square", square), ("the gradient", gradient)):
+        expect(f"{name} of a parameter", array, *p.shape)
     changed = tuple(np.require(array, np.float32, ("C", "A", "W")) for array in (p, mean, square))
     slope, shared = np.require(gradient, np.float32, ("C", "A")), counters(1)
     factors = np.array([decay, 1.0 - betas[0], betas[1], 1.0 - betas[1], correction, eps, step_size], np.float32)

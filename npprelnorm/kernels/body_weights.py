@@ -9,10 +9,11 @@ import numpy as np
 
 from ..config import RobertaPreLayerNormConfig
 from ..family import POST_LN, Order
-from ..params import View
+from ..params import View, body_shapes
 from .compiling import codes
 from .cpu import WIDTH
 from .gemm import ACTIVATION_CODES
+from .shapes import expect
 from .storage import FLOAT32, STORAGES
 from .weights import address, is_constant, packed
 
@@ -79,7 +80,7 @@ class _Known(NamedTuple):
 
 # by the identity of one parameter, which takes the entry along when it goes, and by what says which others there are:
 # models of other depths, or with and without cross-attention, may share arrays
-_Key = tuple[int, int, str, int, str, bool]
+_Key = tuple[int, int, str, int, int, int, str, bool]
 _known: dict[_Key, _Known] = {}
 
 
@@ -90,7 +91,8 @@ def body_weights(
     storage = STORAGES[weight_dtype]
     layers, order = config.num_hidden_layers, config.family.order
     first = p["encoder.layer.0.attention.self.query.weight"] if layers else None
-    key = (id(first), storage, p.prefix, layers, order.name, config.add_cross_attention)
+    sizes = layers, config.hidden_size, config.intermediate_size
+    key = (id(first), storage, p.prefix, *sizes, order.name, config.add_cross_attention)
     known = _known.get(key)
     if known is not None and all(_is_still(p.params.get(name), parameter) for name, parameter in known.parameters):
         weights = known.weights
@@ -124,17 +126,29 @@ def _is_still(parameter: np.ndarray | None, known: weakref.ref[np.ndarray]) -> b
 def _tabulate(
     p: View, config: RobertaPreLayerNormConfig, threads: int, storage: int
 ) -> tuple[list[str], Weights, bool]:
-    """The names of all parameters of the layers, their table, and whether what it points to holds for good."""
+    """The names of all parameters of the layers, their table, and whether what it points to holds for good.
+
+    Raises
+    ------
+    InputError
+        If one has not the shape that the configuration gives it.
+    """
     layers, order = config.num_hidden_layers, config.family.order
-    names = [p.prefix + name for name in _both("LayerNorm")] if order.has_final_norm else []
-    norm = [_plain(p.params[name]) for name in names]
+    shapes = body_shapes(config, pooler=False)
+    final = _both("LayerNorm") if order.has_final_norm else ()
+    for name in final:
+        expect(p.prefix + name, p[name], *shapes[name])
+    names = [p.prefix + name for name in final]
+    norm = [_plain(p[name]) for name in final]
     table = np.zeros((layers, LAYER), np.int64)
     arrays: list[np.ndarray] = []
     constant = True
     for index in range(layers):
         for place, tail in enumerate(_names(order, config.add_cross_attention)):
-            names.append(f"{p.prefix}encoder.layer.{index}.{tail}")
-            parameter = p.params[names[-1]]
+            name = f"encoder.layer.{index}.{tail}"
+            names.append(p.prefix + name)
+            parameter = p[name]
+            expect(names[-1], parameter, *shapes[name])
             if parameter.ndim == 1 and ("LayerNorm" in tail or parameter.size % WIDTH == 0):
                 array = _plain(parameter)
             else:

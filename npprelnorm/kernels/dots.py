@@ -19,6 +19,7 @@ from .compiling import ZERO, entry, inline, part
 from .cpu import AVX512, NEON, TILE
 from .dot_tile import make_dots
 from .primitives import flags, floats, integers
+from .shapes import expect_linear
 from .team import counters, hand_in, spread, stages_at, take, wait
 from .weights import address, aligned
 
@@ -198,9 +199,9 @@ def few_rows_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, threads: int = 1
 ) -> tuple[np.ndarray, LinearCache]:
     """Twin of `ops.linear.linear`, in float32, that reads the weight where it lies; made for up to `FEW_ROWS` rows."""
+    columns, depth = expect_linear(x, weight, bias)
     plain, biases = _line_up(x), np.require(bias, np.float32, ("C", "A"))
     weights = np.require(weight, np.float32, "C")  # at any address
-    columns, depth = weight.shape
     y = np.empty((*x.shape[:-1], columns), np.float32)
     if y.size:
         rows, tasks = y.size // columns, min((columns + 3) // 4, _TASKS * threads)
@@ -218,10 +219,11 @@ def linear_top_k(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, k: int, among: np.ndarray | None = None, *, threads: int = 1
 ) -> TopK:
     """Twin of `ops.top_k.linear_top_k`, in float32, that keeps no row of logits; made for up to `FEW_ROWS` rows."""
+    columns, depth = expect_linear(x, weight, bias)
     plain, biases = _line_up(x), np.require(bias, np.float32, ("C", "A"))
     weights = np.require(weight, np.float32, "C")  # at any address
     allowed = None if among is None else np.require(among, np.bool_, "C")
-    rows, (columns, depth) = len(x), weight.shape
+    rows = len(x)
     chunks, most = -(-columns // _CHUNK), min(k, _CHUNK)
     values, ids = np.empty((chunks, rows, most), np.float32), np.empty((chunks, rows, most), np.int64)
     highest, sums = (np.empty((rows, chunks), np.float32) for _ in range(2))

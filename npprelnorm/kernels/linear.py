@@ -9,6 +9,7 @@ from .compiling import ONE, ZERO, entry
 from .gemm import NOTHING, STRIP
 from .primitives import floats, integers
 from .reduced import room_size
+from .shapes import expect_linear
 from .stages import linear_stage
 from .storage import INT12, STORAGES
 from .team import counters, spread, stages_at
@@ -43,7 +44,7 @@ def linear(
     """
     storage = STORAGES[weight_dtype]
     plain = np.require(x, np.float32, ("C", "A"))
-    columns, depth = weight.shape
+    columns, depth = expect_linear(x, weight, bias)
     rows = plain.size // depth
     y = np.empty((*x.shape[:-1], columns), np.float32)
     panels, biases = packed(weight, threads, storage), filled_up(bias)

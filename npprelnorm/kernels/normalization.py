@@ -9,6 +9,7 @@ import numpy as np
 from ..ops.normalization import LayerNormCache
 from .compiling import entry, part
 from .primitives import float_of_bits, floats
+from .shapes import expect
 from .team import counters, hand_in, spread, stages_at, take, wait
 from .weights import address
 
@@ -72,8 +73,10 @@ def layer_norm(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float, *, threads: int = 1
 ) -> tuple[np.ndarray, LayerNormCache]:
     """Twin of `ops.normalization.layer_norm`, in float32."""
-    plain, w, b = (np.require(array, np.float32, ("C", "A")) for array in (x, weight, bias))
     width = x.shape[-1]
+    expect("the weight of a LayerNorm", weight, width)
+    expect("the bias of a LayerNorm", bias, width)
+    plain, w, b = (np.require(array, np.float32, ("C", "A")) for array in (x, weight, bias))
     rows = plain.size // width
     y, x_hat = np.empty(x.shape, np.float32), np.empty(x.shape, np.float32)
     inv_std, shared = np.empty((*x.shape[:-1], 1), np.float32), counters(1)
