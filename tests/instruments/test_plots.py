@@ -17,8 +17,12 @@ TEXT = "The capital of France is <mask>."
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    pytest.importorskip("matplotlib", reason="the plot extra is not installed")
+def matplotlib() -> Any:
+    return pytest.importorskip("matplotlib", reason="the plot extra is not installed")
+
+
+@pytest.fixture(scope="module")
+def model(matplotlib: Any) -> Any:
     return nl.AutoModelForMaskedLM.from_pretrained(nl.embedded_model_path())
 
 
@@ -83,6 +87,7 @@ def test_logit_lens(model: Any, tokenizer: Any, tmp_path: Path) -> None:
         plots.plot_logit_lens(top, tokenizer, row=1)
 
 
+@pytest.mark.usefixtures("matplotlib")
 def test_names_of_tokens_leave_room_for_the_picture(tokenizer: Any, tmp_path: Path) -> None:
     long = "Donaudampfschifffahrtsgesellschaft"
     axes = plots.plot_attention(np.full((2, 3), 1 / 3), [long, "b"], ["x", "y", "z" * 16])
@@ -100,6 +105,7 @@ def test_names_of_tokens_leave_room_for_the_picture(tokenizer: Any, tmp_path: Pa
             plots.plot_attention(np.ones((2, 3)), *names)
 
 
+@pytest.mark.usefixtures("matplotlib")
 def test_a_stream_of_one_height_is_not_cut_off(tmp_path: Path) -> None:
     flat = nl.inspect.ResidualNorms(np.full((3, 1, 4), 8.0, np.float32), np.full(3, 8.0, np.float32))
     axes = plots.plot_residual_norms(flat)
@@ -131,6 +137,7 @@ def test_effective_depth(model: Any, tokenizer: Any, tmp_path: Path) -> None:
         plots.plot_effective_depth({})
 
 
+@pytest.mark.usefixtures("matplotlib")
 def test_op_times(tmp_path: Path) -> None:
     times = [nl.inspect.OpTime("a", "linear", 2, 0.003), nl.inspect.OpTime("b", "gelu", 1, 0.004)]
     axes = plots.plot_op_times(nl.inspect.ForwardProfile([*times, times[0]], 0.011))
