@@ -26,10 +26,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     the old file keep their numbers, since the rename leaves its inode alone.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:  # whoever asked for `path` knows nothing of the temporary one
+    except OSError as error:  # whoever asked for `path` asked for no folder and no temporary file
         raise OSError(error.errno, error.strerror, os.fspath(target)) from None
     os.close(handle)
     temporary = Path(name)

@@ -1,10 +1,12 @@
-"""What several commands share: where texts and models come from, and how results are printed."""
+"""What several commands share: where texts and models come from, and how results are printed or written."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -153,6 +155,15 @@ def folder_of(model: str) -> Path:
     from ..checkpoint import hub
 
     return hub.resolve(model)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say what to do where a file that was asked for cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); name a file elsewhere") from None
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from .common import (
     print_json,
     printable,
     say_which_model,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _save(out: Path, vectors: list[np.ndarray], *, ragged: bool) -> None:
     if not vectors:
         raise InputError(f"there are no texts in the input; {out} was not written")
     embeddings = np.concatenate(vectors) if ragged else np.stack(vectors)
-    with replacing(out) as temporary, open(temporary, "wb") as file:
+    with writing(out), replacing(out) as temporary, open(temporary, "wb") as file:
         if out.suffix == ".npy":
             np.save(file, embeddings, allow_pickle=False)
         elif ragged:

@@ -17,6 +17,7 @@ from .common import (
     printable,
     say_which_model,
     table,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -71,10 +72,8 @@ def run(args: argparse.Namespace) -> int:
     if args.html is None:
         sys.stdout.write(_for_people(found))
     else:
-        try:
+        with writing(args.html):
             write_text(args.html, report_html(found))
-        except OSError as error:  # which names a temporary file
-            raise InputError(f"{args.html} cannot be written ({error.strerror}); name a file elsewhere") from None
         sys.stderr.write(f"npprelnorm: wrote {printable(args.html, keep='')}\n")
     return 0
 

@@ -62,10 +62,12 @@ def gradient_norms(grads: Mapping[str, np.ndarray]) -> GradientNorms:
     >>> norms.per_layer.shape, norms.groups["attention.self.query"].shape
     ((4,), (4,))
     """
-    if not isinstance(grads, Mapping) or not grads or not all(isinstance(name, str) for name in grads):
-        other = f"a {type(grads).__name__}" if not isinstance(grads, Mapping) else "not by name"
-        what = "empty" if grads == {} else other
-        raise InputError(f"grads is {what}; give the gradients that loss_and_grads returned, a dict of arrays by name")
+    if not isinstance(grads, Mapping):
+        wrong = f"a {type(grads).__name__}"
+    else:
+        wrong = "empty" if not grads else "" if all(isinstance(name, str) for name in grads) else "not by name"
+    if wrong:
+        raise InputError(f"grads is {wrong}; give the gradients that loss_and_grads returned, a dict of arrays by name")
     squares: dict[tuple[int, str], float] = {}  # (layer, group), layer -1 for what is in none
     prefix = _common_prefix(grads)
     for name, value in grads.items():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import shown
 from ..errors import InputError
 from ..figures import figure_class
 from ..inputs import as_array
@@ -320,7 +321,7 @@ def plot_effective_depth(updates: BlockUpdates | Mapping[str, BlockUpdates], *, 
     NpprelnormError
         If matplotlib is not installed.
     InputError
-        If there is nothing to draw.
+        If there is nothing to draw, or something else.
 
     Examples
     --------
@@ -330,7 +331,9 @@ def plot_effective_depth(updates: BlockUpdates | Mapping[str, BlockUpdates], *, 
     >>> plot_effective_depth({"pre-LN": updates}).get_ylabel()
     'effective depth (blocks)'
     """
-    named = {"": updates} if isinstance(updates, BlockUpdates) else dict(updates)
+    named = {"": updates} if isinstance(updates, BlockUpdates) else updates
+    if not isinstance(named, Mapping) or not all(isinstance(one, BlockUpdates) for one in named.values()):
+        raise InputError(f"updates is {shown(updates)}; give what block_updates returned, or a dict of such by name")
     if not named:
         raise InputError("updates is empty; give what block_updates returned")
     axes = _axes(axes, 6.4, 3.8)

@@ -58,10 +58,9 @@ def explain(
         H lists of T * T whole numbers, in units of 0.0001, query after query); ``predicts`` (``masked`` tokens, the
         ``next`` ones, or nothing: an empty text); ``lens`` (N + 1 lists of T lists of [text, probability], best first;
         empty of a model without a language-model head); ``norms`` (``mean`` of the whole text, N + 1, and ``tokens``,
-        N + 1 x T);
-        ``fills`` (for each mask that is shown its ``position`` among the tokens and its ``best`` tokens); ``start``
-        (the token to look at first); ``order`` (``pre-LN`` or ``post-LN``); ``cut`` (what is left out, if anything is);
-        ``model``, ``text`` and ``version``.
+        N + 1 x T); ``fills`` (for each mask that is shown its ``position`` among the tokens and its ``best`` tokens);
+        ``start`` (the token to look at first); ``order`` (``pre-LN`` or ``post-LN``); ``cut`` (what is left out, if
+        anything is); ``model``, ``text`` and ``version``.
 
     Raises
     ------

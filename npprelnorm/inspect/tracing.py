@@ -366,7 +366,7 @@ def compare_traces(first: Trace, second: Trace, *, tolerance: float | None = Non
     for side in (first, second):
         if not isinstance(side, Trace):
             raise InputError(f"one of the two is a {type(side).__name__}; give two traces, such as `trace` makes")
-    if tolerance is not None and not (isinstance(tolerance, int | float) and tolerance >= 0):
+    if tolerance is not None and not (isinstance(tolerance, int | float | np.integer | np.floating) and tolerance >= 0):
         raise InputError(f"tolerance is {tolerance!r}; it must be a number from 0")
     others = {step.name: step for step in second}
     common = [step for step in first if step.name in others]

@@ -90,6 +90,9 @@ def test_long_texts_are_cut_around_the_mask_and_say_so(model: Any, tokenizer: An
     assert len(at_the_end["positions"]) == 10
     two = explain(model, tokenizer, FRANCE + " The dog barks." * 4 + " The <mask> purrs.", max_tokens=10)
     assert two["cut"].endswith(" Masks shown: 1 of 2.")
+
+
+def test_an_empty_text_has_a_title(model: Any, tokenizer: Any) -> None:
     assert "<title>(an empty text)</title>" in report_html(explain(model, tokenizer, " "))
 
 

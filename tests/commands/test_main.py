@@ -96,7 +96,7 @@ def test_wrong_usage_is_2_and_shows_the_usage(arguments: list[str], capsys: pyte
         (["convert", "nowhere", "new"], "nowhere does not exist"),
         (["convert", ".", "new"], ". has no config.json; convert needs"),
         (["convert", __file__, "new"], f"{__file__} has no config.json beside it; convert needs"),
-        (["embed", "a", "--out", "/dev/null/vectors.npy"], "/dev/null"),
+        (["embed", "a", "--out", "/dev/null/vectors.npy"], "/dev/null/vectors.npy cannot be written ("),
         (["verify", "nowhere"], "nowhere does not exist"),
     ],
 )

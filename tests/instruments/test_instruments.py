@@ -91,13 +91,17 @@ def test_padding_does_not_count() -> None:
                 assert one == other
             else:
                 np.testing.assert_allclose(one, other, rtol=1e-9)
+    with pytest.raises(InputError, match="0 everywhere"):
+        look.residual_norms(model, input_ids=ids, attention_mask=np.zeros((2, 5), int))
+
+
+def test_no_rows_and_no_positions() -> None:
+    config = tiny_config()
+    model, ids = random_model("ForMaskedLM", config), random_ids(config, (2, 5), 1)
     for function in (look.residual_norms, look.block_updates, look.layer_norm_statistics):
         with pytest.raises(InputError, match=r"the input has shape \(0, 5\), so there is no token"):
             function(model, input_ids=ids[:0])
-    nothing = look.logit_lens_top(random_model("ForMaskedLM", config), input_ids=ids, positions=[])
-    assert nothing.ids.shape == (3, 2, 0, 5)
-    with pytest.raises(InputError, match="0 everywhere"):
-        look.residual_norms(model, input_ids=ids, attention_mask=np.zeros((2, 5), int))
+    assert look.logit_lens_top(model, input_ids=ids, positions=[]).ids.shape == (3, 2, 0, 5)
 
 
 def test_layer_norm_statistics() -> None:
@@ -156,6 +160,7 @@ def test_gradient_norms_of_what_is_not_there() -> None:
     for wrong, message in (
         ({}, "grads is empty"),
         ([1.0], "grads is a list"),
+        (np.ones(3), "grads is a ndarray"),
         ({3: np.ones(2)}, "grads is not by name"),
         ({"a": "b"}, r"grads\['a'\] has dtype <U1"),
     ):

@@ -135,6 +135,9 @@ def test_effective_depth(model: Any, tokenizer: Any, tmp_path: Path) -> None:
     assert plots.plot_effective_depth(updates).get_legend() is None
     with pytest.raises(InputError, match="updates is empty"):
         plots.plot_effective_depth({})
+    for wrong, shown in ((3, "3"), (None, "None"), ([updates], "of type list"), ({"a": 3}, "{'a': 3}")):
+        with pytest.raises(InputError, match=f"updates is {shown}; give what block_updates returned"):
+            plots.plot_effective_depth(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("matplotlib")

@@ -236,6 +236,7 @@ def test_what_cannot_be_traced_says_why() -> None:
             Trace.of([("a", value)])  # type: ignore[list-item]
     with pytest.raises(InputError, match="one of the two is a int"):
         compare_traces(steps, 3)  # type: ignore[arg-type]
+    assert compare_traces(steps, steps, tolerance=np.float32(1e-5)).first_difference is None
     for tolerance in (-1e-5, float("nan"), "1e-5"):
         with pytest.raises(InputError, match=r"tolerance is .*; it must be a number from 0"):
             compare_traces(steps, steps, tolerance=tolerance)  # type: ignore[arg-type]

